@@ -1,0 +1,4 @@
+//! What the process was told.
+
+pub mod secret;
+pub mod settings;

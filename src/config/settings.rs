@@ -1,0 +1,238 @@
+//! The validated configuration. Whoever holds a [`Settings`] need not check anything again.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use super::secret::Secret;
+
+/// Everything that the process was told.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Name of this node in the lease, in alerts and in the history. Default: the host's name.
+    pub node: String,
+    /// Where tenures and undelivered alerts are kept across restarts.
+    pub state_dir: PathBuf,
+    /// Where the control socket and the units' environment files are.
+    pub runtime_dir: PathBuf,
+    /// Pace of watching, common to all groups because one statement reads them all.
+    pub watch: Watch,
+    /// Postgres.
+    pub store: Store,
+    /// Where alerts go besides the journal, by name.
+    pub channels: Vec<Channel>,
+    /// What fails over, by name.
+    pub groups: Vec<Group>,
+}
+
+/// Pace of watching.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Watch {
+    /// Time between two reads of the store. A read is made earlier when a heartbeat would become
+    /// stale earlier.
+    pub interval: Duration,
+    /// How long one read may take before it counts as failed.
+    pub reply_timeout: Duration,
+    /// How long a group may be unknown before a person is called.
+    pub blind_after: Duration,
+}
+
+/// How to reach Postgres.
+#[derive(Clone, Debug)]
+pub struct Store {
+    /// Tried in order until one is writable.
+    pub hosts: Vec<Host>,
+    /// Name of the database.
+    pub database: String,
+    /// Role that the daemon logs in as.
+    pub user: String,
+    /// Its password, if it has one.
+    pub password: Option<Secret>,
+    /// Whether the connection is encrypted, and whom it trusts.
+    pub tls: Tls,
+    /// Schema for understudy's own tables.
+    pub schema: String,
+    /// How long a new connection may take, login included.
+    pub connect_timeout: Duration,
+}
+
+/// Where a server listens.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Host {
+    /// A name or an address, and a port.
+    Tcp(String, u16),
+    /// For Postgres the directory of the socket and the port in its name; for Redis the socket.
+    Unix(PathBuf, u16),
+}
+
+/// Whether a connection is encrypted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Tls {
+    /// Not encrypted.
+    Off,
+    /// Encrypted, and the server's certificate is checked against its name.
+    Verify {
+        /// Certificate authorities in PEM; `None` means those of the system.
+        ca_file: Option<PathBuf>,
+    },
+}
+
+/// Where alerts go besides the journal.
+#[derive(Clone, Debug)]
+pub struct Channel {
+    /// Name in messages, and of its directory in the outbox.
+    pub name: String,
+    /// Alerts below this are not sent there.
+    pub min_severity: Severity,
+    /// What it is.
+    pub kind: ChannelKind,
+}
+
+/// Kinds of channel.
+#[derive(Clone, Debug)]
+pub enum ChannelKind {
+    /// JSON by HTTP POST.
+    Webhook {
+        /// Where to. Secret, as such addresses often carry a token.
+        url: Secret,
+        /// Certificate authorities in PEM; `None` means those of the system.
+        ca_file: Option<PathBuf>,
+    },
+}
+
+/// How bad an alert is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Severity {
+    /// Good to know.
+    Info,
+    /// Someone should look today.
+    Warning,
+    /// Someone should look now.
+    Critical,
+}
+
+impl Severity {
+    /// As written in the configuration and in alerts.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Info => "info",
+            Self::Warning => "warning",
+            Self::Critical => "critical",
+        }
+    }
+}
+
+/// What fails over together.
+#[derive(Clone, Debug)]
+pub struct Group {
+    /// Name in the lease, in messages and in commands.
+    pub name: String,
+    /// What to call the primary's node, which understudy does not run on in observed mode.
+    pub primary: String,
+    /// Where its heartbeats are.
+    pub heartbeats: Heartbeats,
+    /// Names of its bots in the heartbeat table.
+    pub bots: Vec<String>,
+    /// How many of the bots must be stale for the group to be.
+    pub stale: Quorum,
+    /// How long a heartbeat must stay unchanged to be stale.
+    pub timeout: Duration,
+    /// systemd units to start, all at once.
+    pub units: Vec<String>,
+    /// Least time between two automatic failovers, counted from attempts.
+    pub cooldown: Duration,
+    /// So many automatic failovers within `latch_window` latch the group until `understudy ack`.
+    pub latch_after: u32,
+    /// See `latch_after`.
+    pub latch_window: Duration,
+    /// The operator accepts that, in observed mode without a required fence, a primary which is
+    /// alive but cut off goes on running. Without it or such a fence, understudy only alerts.
+    pub accept_dual_active: bool,
+    /// Redis of the group on this node, if it has one.
+    pub redis: Option<Redis>,
+    /// Command that makes sure the old primary is dead, if there is one.
+    pub fence: Option<Fence>,
+    /// How long the units may take to become active.
+    pub start_deadline: Duration,
+    /// How long they must then stay active, with the same main process.
+    pub settle: Duration,
+    /// How long the first heartbeat of the new primary may take.
+    pub heartbeat_deadline: Duration,
+}
+
+impl Group {
+    /// Whether understudy may take over by itself.
+    #[must_use]
+    pub fn automatic(&self) -> bool {
+        self.accept_dual_active || self.fence.as_ref().is_some_and(|fence| fence.required)
+    }
+}
+
+/// How many bots of a group must be stale.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Quorum {
+    /// One is enough.
+    Any,
+    /// Every one.
+    All,
+}
+
+/// Table and columns of the heartbeats.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Heartbeats {
+    /// Table, with its schema.
+    pub table: Table,
+    /// Column with the bot's name.
+    pub name_column: String,
+    /// Column that changes with each heartbeat.
+    pub beat_column: String,
+    /// Column with the bot's status.
+    pub status_column: String,
+    /// What the status becomes when this node takes over.
+    pub primary_status: String,
+    /// A status that means "stopped on purpose": no automatic failover.
+    pub stopped_statuses: Vec<String>,
+}
+
+/// A table's qualified name.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Table {
+    /// Schema.
+    pub schema: String,
+    /// Table.
+    pub name: String,
+}
+
+/// How to reach a group's Redis, and when its data are good enough.
+#[derive(Clone, Debug)]
+pub struct Redis {
+    /// The replica on this node.
+    pub address: Host,
+    /// What it must be a replica of. Its lag is sampled there while it lives.
+    pub primary: Option<Host>,
+    /// ACL user; `None` means the default user.
+    pub user: Option<String>,
+    /// Password, if it has one.
+    pub password: Option<Secret>,
+    /// Whether the connection is encrypted, and whom it trusts.
+    pub tls: Tls,
+    /// How far the replica may have been behind when last sampled, in bytes.
+    pub max_lag_bytes: u64,
+    /// How long its link to the primary may have been down.
+    pub max_link_down: Duration,
+    /// Whether an empty data set may be promoted.
+    pub allow_empty: bool,
+    /// How long one call may take.
+    pub call_timeout: Duration,
+}
+
+/// Command that makes sure the old primary is dead.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Fence {
+    /// Program and arguments; no shell.
+    pub command: Vec<String>,
+    /// Whether the failover stops if it does not succeed.
+    pub required: bool,
+    /// How long it may take.
+    pub deadline: Duration,
+}

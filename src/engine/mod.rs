@@ -1,0 +1,3 @@
+//! The pure core: observations in, actions out.
+
+pub mod observation;

@@ -1,0 +1,122 @@
+//! What one successful read of the store said.
+//!
+//! A read that failed, or that reached a store which cannot be trusted (read-only, in recovery,
+//! another server than before) is not an observation; it is an event of its own and proves nothing.
+
+use std::fmt;
+use std::time::Duration;
+
+/// Fencing number of a tenure: grows by one each time the group changes hands.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Epoch(pub u64);
+
+impl fmt::Display for Epoch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// Random identity of a tenure. An epoch can be granted twice after the store was restored from a
+/// backup; the pair (epoch, nonce) cannot, and is compared for equality only.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Nonce(pub u128);
+
+impl fmt::Debug for Nonce {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+impl fmt::Display for Nonce {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:032x}", self.0)
+    }
+}
+
+/// Proof of a tenure, for everything that is done in its name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Token {
+    /// Fencing number.
+    pub epoch: Epoch,
+    /// Identity.
+    pub nonce: Nonce,
+}
+
+/// Which store answered. Two observations can belong to one window only if these are equal.
+///
+/// The adapter puts into it whatever changes when the server is another one or started again: system
+/// identifier, timeline, start of the postmaster, uuid of our schema, and the number of our own
+/// connection.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StoreIdentity(pub String);
+
+/// One read of one group.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Observation {
+    /// Which store answered.
+    pub store: StoreIdentity,
+    /// When it answered, by the store's own clock, as opaque text. Only the store compares it: it
+    /// refuses an acquisition whose evidence is too old.
+    pub seen_at: String,
+    /// The group's lease.
+    pub lease: Lease,
+    /// One entry for each configured bot, in the order of the configuration.
+    pub bots: Vec<Bot>,
+}
+
+/// The row of a bot in the heartbeat table.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Bot {
+    /// There is no row of that name.
+    Missing,
+    /// There are several.
+    Duplicate {
+        /// How many.
+        rows: usize,
+    },
+    /// There is one, with no heartbeat in it.
+    Null {
+        /// What its status column says.
+        status: String,
+    },
+    /// There is one with a heartbeat.
+    Beat {
+        /// The heartbeat as text. It is compared for equality and never interpreted.
+        value: String,
+        /// What its status column says.
+        status: String,
+        /// Its age in milliseconds by the store's clock, negative if in the future. For people;
+        /// nothing is decided by it.
+        age_ms: Option<i64>,
+    },
+}
+
+/// The group's lease, and what operators have said about the group.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Lease {
+    /// Fencing number of the present tenure.
+    pub epoch: Epoch,
+    /// Node that has the group; `None` if nobody has.
+    pub holder: Option<String>,
+    /// Identity of the present tenure; `None` for a primary without an understudy of its own.
+    pub nonce: Option<Nonce>,
+    /// Counts the renewals of the present tenure.
+    pub seq: u64,
+    /// A person said: do not act.
+    pub hold: Option<Hold>,
+    /// Too many automatic failovers; a person has to look first.
+    pub latched: bool,
+    /// What is left of the cooldown, by the store's clock, when this was read.
+    pub cooldown_left: Option<Duration>,
+}
+
+/// A person's order not to act on a group.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Hold {
+    /// Who said so.
+    pub by: String,
+    /// And why.
+    pub reason: String,
+    /// What is left of it when this was read; `None` if it has no end.
+    pub left: Option<Duration>,
+}

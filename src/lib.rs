@@ -1,0 +1,12 @@
+//! understudy: an active-standby failover supervisor with systemd integration.
+//!
+//! See `ARCHITECTURE.md` for the map. In reading order: [`time`] reads the clock, [`engine`] decides
+//! and does nothing else, [`config`] says what it was told, [`adapters`] talk to the world,
+//! [`telemetry`] to people, [`control`] to the command line, [`runtime`] ties them together and
+//! [`cli`] is the front door.
+
+pub mod adapters;
+pub mod config;
+pub mod engine;
+pub mod telemetry;
+pub mod time;

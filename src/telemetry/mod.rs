@@ -1,0 +1,1 @@
+//! To journald and to people.

@@ -1,0 +1,8 @@
+//! Tests against real servers: Postgres, Redis, systemd. `scripts/test` starts what they need.
+
+mod alerts;
+mod config;
+mod postgres;
+mod redis;
+mod support;
+mod units;

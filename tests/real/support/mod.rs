@@ -1,0 +1,6 @@
+//! Real servers, each test its own: started on free ports under a temporary directory, stopped by
+//! their own process id.
+
+pub mod bus;
+pub mod postgres;
+pub mod redis;
