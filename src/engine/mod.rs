@@ -1,3 +1,483 @@
-//! The pure core: observations in, actions out.
+//! The pure core: observations in, actions out. No clock, no I/O, no randomness and no logging; time
+//! is an argument, and an error of the outside world is an event like any other.
+//!
+//! ```text
+//!                     silence / operator          nothing found
+//!            Standby ──────────────────► Checking ─────────────► Acquiring
+//!             ▲ ▲ ▲ ◄────────────────────   │                      │  │
+//!             │ │ │    not ready, called off                       │  │ granted
+//!             │ │ └────────────────────────────────────────────────┘  ▼
+//!   stopped   │ │              refused, no answer                 Promoting ◄──► Degraded
+//!             │ │                                                 ▲   │             │
+//!        Stopping ◄──────────── a later tenure ───────────────────┼───┴─────────────┤
+//!               │                                                 │   │ every bot   │
+//!               └── after a restart: Interrupted ─────────────────┘   ▼ beats       │
+//!                                                                  Active ◄─────────┘
+//! ```
+//!
+//! One [`Engine`] serves one group on one node. The supervisor reads the store for all groups with one
+//! statement, hands each engine its part, and does what the engines say.
+//!
+//! To add a state: a variant of `State`, of [`edge::Kind`], its ways in [`edge::EDGES`]; the
+//! compiler then asks for the rest.
 
+mod decide;
+pub mod edge;
+pub mod event;
+pub mod liveness;
+pub mod notice;
 pub mod observation;
+pub mod plan;
+pub mod policy;
+pub mod snapshot;
+mod takeover;
+
+#[cfg(test)]
+mod tests;
+
+use std::time::Duration;
+
+use edge::{Edge, Kind, Why};
+use event::{Action, Cause, Command, Event, Memory, Progress, Recalled};
+use liveness::{Verdict, Watch, seconds};
+use notice::Notice;
+use observation::{Epoch, Nonce, Observation, Token};
+use plan::Step;
+use policy::{BEAT_EVERY, Policy, STOP_DEADLINE};
+
+use crate::time::BootTime;
+
+/// The failover machine of one group on one node.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Engine {
+    policy: Policy,
+    state: State,
+    watch: Watch,
+    /// The last good read, and when it was taken in.
+    last: Option<(BootTime, Observation)>,
+    /// The turn before this one; a long pause between two turns voids the window.
+    last_turn: BootTime,
+    /// From before a restart, or of a lease that was asked for without an answer.
+    recalled: Option<Recalled>,
+    /// Nonces are this, counted up: the engine has no randomness of its own.
+    next_nonce: Nonce,
+    max_epoch: Epoch,
+    check: Check,
+    told: Told,
+}
+
+/// What is only true in one state is kept in that state.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum State {
+    Standby,
+    Checking {
+        cause: Cause,
+    },
+    Acquiring {
+        nonce: Nonce,
+        cause: Cause,
+        since: BootTime,
+    },
+    /// Also [`Kind::Degraded`], while `fault` says why.
+    Promoting {
+        tenure: Tenure,
+        attempt: Attempt,
+        fault: Option<String>,
+    },
+    Active {
+        tenure: Tenure,
+    },
+    Interrupted {
+        tenure: Tenure,
+    },
+    Stopping {
+        retry_at: Option<BootTime>,
+    },
+}
+
+/// A lease of this node, and what was done with it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Tenure {
+    token: Token,
+    cause: Cause,
+    /// When the lease was asked for, or the tenure was found after a restart.
+    since: BootTime,
+    steps: Vec<(Step, Duration)>,
+    /// The heartbeats before the units were started; another value is the new primary's.
+    before_start: Vec<String>,
+}
+
+/// A step under way, or about to be tried again.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Attempt {
+    step: Step,
+    /// When its first attempt began.
+    since: BootTime,
+    /// Attempts that failed.
+    failed: u32,
+    /// An earlier attempt may have had its effect.
+    again: bool,
+    next: Next,
+}
+
+/// What ends the present phase of an [`Attempt`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Next {
+    /// The answer of the executor.
+    Answer,
+    /// This instant: try again.
+    RetryAt(BootTime),
+    /// Heartbeats; or this instant, if there is one, after which a person is called.
+    Beats(Option<BootTime>),
+}
+
+/// Whether this node could take over, as last found.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Check {
+    asked: bool,
+    next_at: BootTime,
+    found: Option<(BootTime, Vec<String>)>,
+}
+
+/// What was said already and is still true, so that it is said once.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+struct Told {
+    stale: bool,
+    unknown: bool,
+    blind: bool,
+    blocked: Option<Obstacle>,
+    not_ready: bool,
+    active_silent: bool,
+    contested: bool,
+    /// Somebody said not to act; the end of that starts a new window.
+    restrained: bool,
+    /// Why the last takeover did not begin.
+    refusal: Option<String>,
+}
+
+/// Kinds of reason not to act on silence.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Obstacle {
+    Held,
+    Latched,
+    StoppedOnPurpose,
+    UnknownTenure,
+    AlertOnly,
+    Cooldown,
+    NotReady,
+}
+
+/// A reason not to act on silence.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Blocker {
+    obstacle: Obstacle,
+    text: String,
+}
+
+impl Engine {
+    /// A machine that knows nothing but what it was told and what it remembers.
+    ///
+    /// `first_nonce` must be random: nonces identify tenures among all nodes.
+    #[must_use]
+    pub fn new(
+        now: BootTime,
+        policy: Policy,
+        first_nonce: Nonce,
+        recalled: Option<Recalled>,
+    ) -> Self {
+        Self {
+            policy,
+            state: State::Standby,
+            watch: Watch::new(now),
+            last: None,
+            last_turn: now,
+            max_epoch: recalled.map_or(Epoch(0), |recalled| recalled.memory.max_epoch),
+            recalled,
+            next_nonce: first_nonce,
+            check: Check { asked: false, next_at: now, found: None },
+            told: Told::default(),
+        }
+    }
+
+    /// Takes in an event and says what to do. The actions are to be done in their order; those that
+    /// have an answer are answered by an event.
+    pub fn handle(&mut self, now: BootTime, event: Event) -> Vec<Action> {
+        let mut out = Vec::new();
+        let gap = now.since(self.last_turn);
+        self.last_turn = now;
+        if gap > self.policy.max_gap {
+            self.lose(now, liveness::Cause::Stalled(gap), &mut out);
+        }
+        match event {
+            Event::Wake => {}
+            Event::Observed { sent, observation } => {
+                self.observed(now, sent, observation, &mut out);
+            }
+            Event::ObserveFailed { fault } => {
+                self.lose(now, liveness::Cause::ReadFailed(fault), &mut out);
+                self.call_off(&mut out);
+            }
+            Event::Checked { problems } => self.checked(now, problems, &mut out),
+            Event::Acquired { nonce, answer } => self.acquired(now, nonce, answer, &mut out),
+            Event::StepEnded { epoch, step, outcome } => {
+                self.step_ended(now, epoch, step, outcome, &mut out);
+            }
+            Event::UnitsStopped { fault } => self.units_stopped(now, fault, &mut out),
+            Event::Operator { request, command: Command::Failover { force } } => {
+                let (accepted, text) = self.failover_asked(now, force, &mut out);
+                out.push(Action::Answer { request, accepted, text });
+            }
+        }
+        self.keep_time(now, &mut out);
+        out
+    }
+
+    /// Goes on under another policy, after the configuration was loaded again.
+    pub fn apply(&mut self, now: BootTime, policy: Policy) {
+        if policy.bots != self.policy.bots {
+            self.watch = Watch::new(now);
+        }
+        self.policy = policy;
+    }
+
+    /// When [`Event::Wake`] is due at the latest.
+    #[must_use]
+    pub fn next_deadline(&self) -> BootTime {
+        let blind_at = match self.watch.unknown() {
+            Some((_, since)) if !self.told.blind => Some(since + self.policy.blind_after),
+            Some(_) | None => None,
+        };
+        let state_at = match &self.state {
+            State::Promoting { attempt, .. } => match attempt.next {
+                Next::RetryAt(at) => Some(at),
+                Next::Beats(at) => at,
+                Next::Answer => None,
+            },
+            State::Stopping { retry_at } => *retry_at,
+            State::Standby => (!self.check.asked).then_some(self.check.next_at),
+            State::Checking { .. }
+            | State::Acquiring { .. }
+            | State::Active { .. }
+            | State::Interrupted { .. } => None,
+        };
+        [blind_at, state_at]
+            .into_iter()
+            .flatten()
+            .min()
+            .unwrap_or(self.last_turn + self.policy.max_gap)
+    }
+
+    /// When this group wants the store read, if before the next read by the interval: at the very
+    /// instant at which the heartbeats would become stale, and often while a takeover waits for the
+    /// first ones.
+    #[must_use]
+    pub fn wants_read_at(&self) -> Option<BootTime> {
+        match &self.state {
+            State::Standby | State::Interrupted { .. } => match self.watch.verdict(&self.policy) {
+                Verdict::Fresh => self.watch.stale_at(&self.policy),
+                Verdict::Stale | Verdict::Unknown(_) => None,
+            },
+            State::Promoting { attempt: Attempt { next: Next::Beats(_), .. }, .. } => {
+                self.last.as_ref().map(|(at, _)| *at + BEAT_EVERY)
+            }
+            State::Checking { .. }
+            | State::Acquiring { .. }
+            | State::Promoting { .. }
+            | State::Active { .. }
+            | State::Stopping { .. } => None,
+        }
+    }
+
+    /// The state, without what belongs to it.
+    #[must_use]
+    pub fn kind(&self) -> Kind {
+        match &self.state {
+            State::Standby => Kind::Standby,
+            State::Checking { .. } => Kind::Checking,
+            State::Acquiring { .. } => Kind::Acquiring,
+            State::Promoting { fault: None, .. } => Kind::Promoting,
+            State::Promoting { fault: Some(_), .. } => Kind::Degraded,
+            State::Active { .. } => Kind::Active,
+            State::Interrupted { .. } => Kind::Interrupted,
+            State::Stopping { .. } => Kind::Stopping,
+        }
+    }
+
+    fn observed(
+        &mut self,
+        now: BootTime,
+        sent: BootTime,
+        observation: Observation,
+        out: &mut Vec<Action>,
+    ) {
+        let epoch = observation.lease.epoch;
+        if epoch < self.max_epoch {
+            let seen = self.max_epoch;
+            let cause = liveness::Cause::StoreWentBack { seen, now: epoch };
+            self.lose(now, cause, out);
+            self.last = Some((now, observation));
+            self.call_off(out);
+            return;
+        }
+        self.max_epoch = epoch;
+        if let Some(cause) = self.watch.observed(now, sent, &observation, &self.policy) {
+            out.push(Action::Tell(Notice::WindowRestarted { cause: cause.to_string() }));
+        }
+        let restrained = observation.lease.hold.is_some()
+            || observation.lease.latched
+            || self.stopped_on_purpose(&observation).is_some();
+        if self.told.restrained && !restrained {
+            // What piled up meanwhile must not fire the moment that the last restraint ends.
+            self.watch.restart(now);
+        }
+        self.told.restrained = restrained;
+        self.last = Some((now, observation));
+        self.tell_sight(out);
+        self.follow_lease(now, out);
+        self.consider(now, out);
+        self.see_beats(now, out);
+    }
+
+    /// Nothing is known any more.
+    fn lose(&mut self, now: BootTime, cause: liveness::Cause, out: &mut Vec<Action>) {
+        self.watch.lose(now, cause);
+        self.tell_sight(out);
+    }
+
+    /// Says once that sight was lost or came back, and that silence began or ended.
+    fn tell_sight(&mut self, out: &mut Vec<Action>) {
+        match self.watch.verdict(&self.policy) {
+            Verdict::Unknown(cause) => {
+                // Before the first read nothing was lost.
+                let first = cause == liveness::Cause::NotReadYet;
+                if !self.told.unknown && !first {
+                    self.told.unknown = true;
+                    out.push(Action::Tell(Notice::Unknown { cause: cause.to_string() }));
+                }
+                self.told.stale = false;
+                return;
+            }
+            Verdict::Fresh => {
+                if self.told.stale {
+                    out.push(Action::Tell(Notice::Fresh));
+                }
+                self.told.stale = false;
+                self.told.blocked = None;
+            }
+            Verdict::Stale => {
+                if !self.told.stale && matches!(self.state, State::Standby) {
+                    self.told.stale = true;
+                    out.push(Action::Tell(Notice::Stale { bots: self.silent_bots() }));
+                }
+            }
+        }
+        if self.told.unknown {
+            self.told.unknown = false;
+            out.push(Action::Tell(Notice::Known));
+        }
+        if self.told.blind {
+            self.told.blind = false;
+            out.push(Action::Tell(Notice::Sighted));
+        }
+    }
+
+    /// Whose lease is it? A lease of ours that we do not live by is taken up; one that we lived by
+    /// and that went to a later tenure ends ours.
+    fn follow_lease(&mut self, now: BootTime, out: &mut Vec<Action>) {
+        let Some((_, observation)) = &self.last else { return };
+        let lease = &observation.lease;
+        let held_here = lease.holder.as_deref() == Some(self.policy.node.as_str());
+        match &self.state {
+            State::Standby | State::Checking { .. } => {
+                if let Some(recalled) = self.recalled
+                    && held_here
+                    && lease.nonce == Some(recalled.memory.nonce)
+                {
+                    let epoch = lease.epoch;
+                    self.take_up(now, recalled, epoch, out);
+                }
+            }
+            State::Promoting { tenure, .. }
+            | State::Active { tenure }
+            | State::Interrupted { tenure } => {
+                let ours =
+                    lease.nonce == Some(tenure.token.nonce) && lease.epoch == tenure.token.epoch;
+                if !ours && lease.epoch > tenure.token.epoch {
+                    let by = lease.holder.clone().unwrap_or_else(|| "nobody".to_owned());
+                    let notice =
+                        Notice::Superseded { epoch: tenure.token.epoch, by_epoch: lease.epoch, by };
+                    out.push(Action::Tell(notice));
+                    self.go(State::Stopping { retry_at: None }, Why::Superseded, out);
+                    out.push(Action::StopUnits { deadline: STOP_DEADLINE });
+                }
+            }
+            // The answer of the store is on its way.
+            State::Acquiring { .. } => {}
+            // Nothing here is in the name of a lease.
+            State::Stopping { .. } => {}
+        }
+    }
+
+    fn keep_time(&mut self, now: BootTime, out: &mut Vec<Action>) {
+        if let Some((cause, since)) = self.watch.unknown()
+            && !self.told.blind
+            && now >= since + self.policy.blind_after
+        {
+            let notice = Notice::Blind { since: now.since(since), cause: cause.to_string() };
+            self.told.blind = true;
+            out.push(Action::Tell(notice));
+        }
+        match &mut self.state {
+            State::Standby if now >= self.check.next_at => self.start_check(now, out),
+            State::Promoting { tenure, attempt, .. } => match attempt.next {
+                Next::RetryAt(at) if now >= at => {
+                    attempt.next = Next::Answer;
+                    let (token, step, again) = (tenure.token, attempt.step, attempt.again);
+                    let deadline = self.policy.deadline(step);
+                    out.push(Action::Run { token, step, again, deadline });
+                }
+                Next::Beats(Some(at)) if now >= at => {
+                    // There is nothing to try again: it goes on waiting.
+                    attempt.next = Next::Beats(None);
+                    let waited = seconds(now.since(attempt.since));
+                    let missing = self.missing_beats();
+                    self.degrade(
+                        format!(
+                            "no heartbeat of {missing} within {waited} although the units run; look \
+                             at their logs"
+                        ),
+                        out,
+                    );
+                }
+                Next::RetryAt(_) | Next::Beats(_) | Next::Answer => {}
+            },
+            State::Stopping { retry_at } if retry_at.is_some_and(|at| now >= at) => {
+                *retry_at = None;
+                out.push(Action::StopUnits { deadline: STOP_DEADLINE });
+            }
+            State::Standby
+            | State::Checking { .. }
+            | State::Acquiring { .. }
+            | State::Active { .. }
+            | State::Interrupted { .. }
+            | State::Stopping { .. } => {}
+        }
+    }
+
+    fn go(&mut self, state: State, why: Why, out: &mut Vec<Action>) {
+        let from = self.kind();
+        self.state = state;
+        let edge = Edge { from, to: self.kind(), why };
+        debug_assert!(edge::EDGES.contains(&edge), "{edge} is not in the table");
+        out.push(Action::Moved(edge));
+    }
+
+    fn memory(&self, tenure: &Tenure, progress: Progress) -> Memory {
+        Memory {
+            nonce: tenure.token.nonce,
+            cause: tenure.cause,
+            progress,
+            max_epoch: self.max_epoch.max(tenure.token.epoch),
+        }
+    }
+}

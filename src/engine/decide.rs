@@ -1,0 +1,349 @@
+//! The decision to take over: by silence, or because an operator asked; and every reason not to.
+
+use super::edge::{Kind, Why};
+use super::event::{Acquire, Action, Answer, Cause, Memory, Progress, Recalled};
+use super::liveness::{self, Verdict, seconds};
+use super::notice::Notice;
+use super::observation::{Bot, Nonce, Observation, Token};
+use super::plan::Step;
+use super::policy::{CHECK_DEADLINE, CHECK_EVERY};
+use super::{Attempt, Blocker, Engine, Next, Obstacle, State, Tenure};
+use crate::time::BootTime;
+
+impl Engine {
+    /// Begins a takeover if there is every reason to, says why not if there is only almost.
+    pub(super) fn consider(&mut self, now: BootTime, out: &mut Vec<Action>) {
+        let stale = self.watch.verdict(&self.policy) == Verdict::Stale;
+        match &self.state {
+            State::Standby if stale => match self.blocker() {
+                None => self.ask_check(now, Cause::Automatic, out),
+                Some(why) => self.tell_blocked(why, out),
+            },
+            State::Checking { .. } => self.call_off(out),
+            State::Interrupted { tenure } if stale => match self.restraint() {
+                None => {
+                    let tenure = tenure.clone();
+                    self.resume(now, tenure, Step::Fence, Why::NobodyElse, out);
+                }
+                Some(why) => self.tell_blocked(why, out),
+            },
+            State::Interrupted { tenure } => {
+                let beats = (0..self.policy.bots.len())
+                    .any(|bot| self.watch.unchanged_since(bot).is_some_and(|(_, changed)| changed));
+                if beats && !self.told.contested {
+                    self.told.contested = true;
+                    out.push(Action::Tell(Notice::Contested { epoch: tenure.token.epoch }));
+                }
+            }
+            State::Active { .. } => {
+                if stale && !self.told.active_silent {
+                    self.told.active_silent = true;
+                    let bots = self.silent_bots();
+                    out.push(Action::Tell(Notice::ActiveSilent { bots }));
+                } else if self.told.active_silent
+                    && self.watch.verdict(&self.policy) == Verdict::Fresh
+                {
+                    self.told.active_silent = false;
+                    out.push(Action::Tell(Notice::ActiveBeats));
+                }
+            }
+            // Not stale, or under way, or none of our business.
+            State::Standby
+            | State::Acquiring { .. }
+            | State::Promoting { .. }
+            | State::Stopping { .. } => {}
+        }
+    }
+
+    /// Why nothing is done about the silence, if nothing is.
+    pub(super) fn blocker(&self) -> Option<Blocker> {
+        if let Some(restraint) = self.restraint() {
+            return Some(restraint);
+        }
+        let (_, observation) = self.last.as_ref()?;
+        let lease = &observation.lease;
+        let (obstacle, text) = if lease.holder.as_deref() == Some(self.policy.node.as_str()) {
+            let text = format!(
+                "the lease (epoch {}) names this node, {}, but its state directory knows nothing of \
+                 it: the directory was lost, or two nodes have the same name. After making sure \
+                 which, `understudy failover` takes the group with a new epoch",
+                lease.epoch, self.policy.node
+            );
+            (Obstacle::UnknownTenure, text)
+        } else if !self.policy.automatic {
+            let text = "it only alerts, as neither accept_dual_active = true nor a required fence \
+                        command is configured. If the primary is certainly dead: `understudy \
+                        failover`";
+            (Obstacle::AlertOnly, text.to_owned())
+        } else {
+            let text = format!(
+                "the last automatic failover is too recent; {} of the cooldown are left",
+                seconds(lease.cooldown_left?)
+            );
+            (Obstacle::Cooldown, text)
+        };
+        Some(Blocker { obstacle, text })
+    }
+
+    /// What people said against acting on this group.
+    pub(super) fn restraint(&self) -> Option<Blocker> {
+        let (_, observation) = self.last.as_ref()?;
+        let (obstacle, text) = if let Some(hold) = &observation.lease.hold {
+            let until = hold
+                .left
+                .map_or("until released".to_owned(), |left| format!("for {}", seconds(left)));
+            (Obstacle::Held, format!("held by {} {until}: {}", hold.by, hold.reason))
+        } else if observation.lease.latched {
+            let text = "too many automatic failovers in a short time; find out why, then \
+                        `understudy ack`";
+            (Obstacle::Latched, text.to_owned())
+        } else {
+            let (bot, status) = self.stopped_on_purpose(observation)?;
+            let text = format!("bot {bot} was stopped on purpose (its status is {status})");
+            (Obstacle::StoppedOnPurpose, text)
+        };
+        Some(Blocker { obstacle, text })
+    }
+
+    pub(super) fn stopped_on_purpose<'a>(
+        &'a self,
+        observation: &'a Observation,
+    ) -> Option<(&'a str, &'a str)> {
+        observation.bots.iter().zip(&self.policy.bots).find_map(|(bot, name)| match bot {
+            Bot::Beat { status, .. } | Bot::Null { status }
+                if self.policy.stopped_statuses.iter().any(|stop| stop == status) =>
+            {
+                Some((name.as_str(), status.as_str()))
+            }
+            Bot::Beat { .. } | Bot::Null { .. } | Bot::Missing | Bot::Duplicate { .. } => None,
+        })
+    }
+
+    pub(super) fn tell_blocked(&mut self, blocker: Blocker, out: &mut Vec<Action>) {
+        if self.told.blocked != Some(blocker.obstacle) {
+            self.told.blocked = Some(blocker.obstacle);
+            out.push(Action::Tell(Notice::Blocked { why: blocker.text }));
+        }
+    }
+
+    pub(super) fn ask_check(&mut self, now: BootTime, cause: Cause, out: &mut Vec<Action>) {
+        let why = match cause {
+            Cause::Automatic => Why::Silent,
+            Cause::Operator => Why::Asked,
+        };
+        self.go(State::Checking { cause }, why, out);
+        self.start_check(now, out);
+    }
+
+    pub(super) fn start_check(&mut self, now: BootTime, out: &mut Vec<Action>) {
+        self.check.next_at = now + CHECK_EVERY;
+        // One check at a time: an answer on its way is as good as one to a new question.
+        if !self.check.asked {
+            self.check.asked = true;
+            out.push(Action::Check { deadline: CHECK_DEADLINE });
+        }
+    }
+
+    /// Ends a check whose reason is gone.
+    pub(super) fn call_off(&mut self, out: &mut Vec<Action>) {
+        if let State::Checking { cause } = self.state {
+            let still = match cause {
+                Cause::Automatic => {
+                    self.watch.verdict(&self.policy) == Verdict::Stale && self.blocker().is_none()
+                }
+                Cause::Operator => self
+                    .last
+                    .as_ref()
+                    .is_some_and(|(_, observation)| observation.lease.hold.is_none()),
+            };
+            if !still {
+                self.go(State::Standby, Why::CalledOff, out);
+            }
+        }
+    }
+
+    pub(super) fn checked(&mut self, now: BootTime, problems: Vec<String>, out: &mut Vec<Action>) {
+        self.check.asked = false;
+        self.check.found = Some((now, problems.clone()));
+        if problems.is_empty() == self.told.not_ready {
+            self.told.not_ready = !problems.is_empty();
+            let notice = match self.told.not_ready {
+                true => Notice::NotReady { problems: problems.clone() },
+                false => Notice::Ready,
+            };
+            out.push(Action::Tell(notice));
+        }
+        let State::Checking { cause } = self.state else { return };
+        self.call_off(out);
+        if self.kind() != Kind::Checking {
+            return;
+        }
+        if !problems.is_empty() {
+            let why = format!("this node could not run the group: {}", problems.join("; "));
+            self.told.refusal = Some(why.clone());
+            self.go(State::Standby, Why::NotReady, out);
+            self.tell_blocked(Blocker { obstacle: Obstacle::NotReady, text: why }, out);
+            return;
+        }
+        self.acquire(now, cause, out);
+    }
+
+    pub(super) fn acquire(&mut self, now: BootTime, cause: Cause, out: &mut Vec<Action>) {
+        // Checking is only entered, and only stays, with an observation at hand.
+        let Some((_, observation)) = &self.last else { return };
+        let nonce = match self.recalled {
+            // An earlier question may still be granted: the same nonce makes both the same tenure.
+            Some(Recalled { memory: Memory { nonce, progress: Progress::Asked, .. }, .. }) => nonce,
+            Some(_) | None => {
+                let nonce = self.next_nonce;
+                self.next_nonce = Nonce(nonce.0.wrapping_add(1));
+                nonce
+            }
+        };
+        let memory = Memory { nonce, cause, progress: Progress::Asked, max_epoch: self.max_epoch };
+        let silent_for = (0..self.policy.bots.len())
+            .filter_map(|bot| self.watch.unchanged_since(bot))
+            .map(|(since, _)| now.since(since))
+            .max()
+            .unwrap_or_default();
+        let heartbeats = observation
+            .bots
+            .iter()
+            .map(|bot| match bot {
+                Bot::Beat { value, .. } => Some(value.clone()),
+                Bot::Missing | Bot::Duplicate { .. } | Bot::Null { .. } => None,
+            })
+            .collect();
+        let question = Acquire {
+            cause,
+            nonce,
+            expected: observation.lease.clone(),
+            min_epoch: self.max_epoch,
+            seen_at: observation.seen_at.clone(),
+            heartbeats,
+            silent_for,
+            memory,
+        };
+        self.recalled =
+            Some(Recalled { memory, recent: true, same_boot: true, units_active: false });
+        self.go(State::Acquiring { nonce, cause, since: now }, Why::Ready, out);
+        out.push(Action::Acquire(question));
+    }
+
+    pub(super) fn acquired(
+        &mut self,
+        now: BootTime,
+        asked: Nonce,
+        answer: Answer,
+        out: &mut Vec<Action>,
+    ) {
+        let State::Acquiring { nonce, cause, since } = self.state else { return };
+        if nonce != asked {
+            return;
+        }
+        match answer {
+            Answer::Granted(epoch) => {
+                self.recalled = None;
+                self.max_epoch = self.max_epoch.max(epoch);
+                self.told.refusal = None;
+                out.push(Action::Tell(Notice::Acquired { epoch, cause }));
+                let tenure = Tenure {
+                    token: Token { epoch, nonce },
+                    cause,
+                    since,
+                    steps: Vec::new(),
+                    before_start: Vec::new(),
+                };
+                let first = self.policy.at_or_after(Step::Fence).unwrap_or(Step::Beat);
+                self.begin(now, tenure, first, false, Why::Granted, out);
+            }
+            Answer::RefusedChanged(why) => {
+                self.recalled = None;
+                self.watch.restart(now);
+                self.refuse(why, Why::Refused, out);
+            }
+            Answer::Refused(why) => {
+                self.recalled = None;
+                self.refuse(why, Why::Refused, out);
+            }
+            // What was asked for stays recalled: if it was granted, a read will say so.
+            Answer::Unknown(why) => self.refuse(why, Why::NoAnswer, out),
+        }
+    }
+
+    pub(super) fn refuse(&mut self, why: String, reason: Why, out: &mut Vec<Action>) {
+        self.told.refusal = Some(why.clone());
+        out.push(Action::Tell(Notice::Refused { why }));
+        self.go(State::Standby, reason, out);
+    }
+
+    pub(super) fn failover_asked(
+        &mut self,
+        now: BootTime,
+        force: bool,
+        out: &mut Vec<Action>,
+    ) -> (bool, String) {
+        let refused = |text: &str| (false, text.to_owned());
+        match &mut self.state {
+            State::Standby => {}
+            State::Interrupted { tenure } => {
+                let tenure = tenure.clone();
+                self.resume(now, tenure, Step::Fence, Why::Asked, out);
+                return (true, "going on with the interrupted takeover".to_owned());
+            }
+            State::Promoting { attempt: Attempt { next: next @ Next::RetryAt(_), .. }, .. } => {
+                *next = Next::RetryAt(now);
+                return (true, "trying the failed step again now".to_owned());
+            }
+            State::Checking { .. } | State::Acquiring { .. } | State::Promoting { .. } => {
+                return refused("a takeover by this node is under way already");
+            }
+            State::Active { .. } => return refused("this node has the group already"),
+            State::Stopping { .. } => {
+                return refused("another node took the group; the units here are being stopped");
+            }
+        }
+        if let Some((cause, _)) = self.watch.unknown() {
+            let rows = matches!(
+                cause,
+                liveness::Cause::RowMissing(_)
+                    | liveness::Cause::RowDuplicate(..)
+                    | liveness::Cause::HeartbeatNull(_)
+                    | liveness::Cause::StoreWentBack { .. }
+            );
+            if !rows {
+                return (false, format!("no lease can be had now: {cause}"));
+            }
+            if !force {
+                return (false, format!("{cause}. If you know better, add --force"));
+            }
+        }
+        let Some((_, observation)) = &self.last else {
+            return refused("the store was not read yet; try again in a moment");
+        };
+        if observation.lease.hold.is_some() {
+            let why = self.restraint().map(|hold| hold.text).unwrap_or_default();
+            return (false, format!("{why}; `understudy release` ends the hold"));
+        }
+        if !force {
+            if let Some((bot, status)) = self.stopped_on_purpose(observation) {
+                let text = format!(
+                    "bot {bot} was stopped on purpose (its status is {status}); starting it here may \
+                     be what nobody wants. If it is, add --force"
+                );
+                return (false, text);
+            }
+            if self.watch.verdict(&self.policy) != Verdict::Stale {
+                let text = format!(
+                    "the primary does not look dead: {}. If it certainly is, add --force; if it \
+                     lives, stop its bots first",
+                    self.heartbeat_sentence(now)
+                );
+                return (false, text);
+            }
+        }
+        self.told.refusal = None;
+        self.ask_check(now, Cause::Operator, out);
+        (true, "taking over".to_owned())
+    }
+}

@@ -1,0 +1,207 @@
+//! Every way from one state to another, with its reason.
+//!
+//! The reason is data: the log, `STATUS=`, the history and `docs/failover.md` say the same sentence.
+//! A test compares this table with the edges that are really taken, both ways.
+
+use std::fmt;
+
+/// The states of a group on this node, without what belongs to them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Kind {
+    /// Another node has the group, or nobody; its heartbeats are watched.
+    Standby,
+    /// About to take over; checking that this node can.
+    Checking,
+    /// The store was asked for the lease.
+    Acquiring,
+    /// This node has the lease and goes through the steps.
+    Promoting,
+    /// This node has the lease, and a step does not succeed. A person was called.
+    Degraded,
+    /// This node has the group and its bots beat.
+    Active,
+    /// This node has the lease, but its takeover stopped too long ago to go on without looking.
+    Interrupted,
+    /// Another node took the group; the units here are being stopped.
+    Stopping,
+}
+
+impl Kind {
+    /// All of them.
+    pub const ALL: [Self; 8] = [
+        Self::Standby,
+        Self::Checking,
+        Self::Acquiring,
+        Self::Promoting,
+        Self::Degraded,
+        Self::Active,
+        Self::Interrupted,
+        Self::Stopping,
+    ];
+
+    /// Its name in `status`, in the journal and in metrics.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Standby => "standby",
+            Self::Checking => "checking",
+            Self::Acquiring => "acquiring",
+            Self::Promoting => "promoting",
+            Self::Degraded => "degraded",
+            Self::Active => "active",
+            Self::Interrupted => "interrupted",
+            Self::Stopping => "stopping",
+        }
+    }
+
+    /// What it means, for people.
+    #[must_use]
+    pub const fn meaning(self) -> &'static str {
+        match self {
+            Self::Standby => "watching the heartbeats of the primary",
+            Self::Checking => "checking that this node can take over",
+            Self::Acquiring => "asking the store for the lease",
+            Self::Promoting => "taking over",
+            Self::Degraded => "holds the lease, but a step of the takeover does not succeed",
+            Self::Active => "this node has the group",
+            Self::Interrupted => {
+                "holds the lease of a takeover that was interrupted; watching first"
+            }
+            Self::Stopping => "another node took the group; stopping the units here",
+        }
+    }
+}
+
+impl fmt::Display for Kind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// A way from one state to another.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Edge {
+    /// From this state.
+    pub from: Kind,
+    /// To this one.
+    pub to: Kind,
+    /// For this reason.
+    pub why: Why,
+}
+
+/// Reasons to change state.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Why {
+    /// The window is full of silence.
+    Silent,
+    /// An operator asked.
+    Asked,
+    /// The silence ended, or the group was blocked, while this node was checked.
+    CalledOff,
+    /// The check found something.
+    NotReady,
+    /// The check found nothing.
+    Ready,
+    /// The store said no.
+    Refused,
+    /// The store did not say.
+    NoAnswer,
+    /// The store granted the lease.
+    Granted,
+    /// The lease turned out to be ours, and the takeover is young enough to go on.
+    Resumed,
+    /// The lease turned out to be ours, and the takeover was complete.
+    Adopted,
+    /// The lease turned out to be ours, and the takeover is too old to go on at once.
+    Old,
+    /// Nobody else beats.
+    NobodyElse,
+    /// A step failed again and again.
+    StepFailed,
+    /// A degraded step succeeded after all.
+    Mended,
+    /// Every bot beats.
+    Complete,
+    /// The lease belongs to a later tenure.
+    Superseded,
+    /// The units are stopped.
+    Stopped,
+}
+
+impl Why {
+    /// The sentence for it.
+    #[must_use]
+    pub const fn text(self) -> &'static str {
+        match self {
+            Self::Silent => "the heartbeats were silent for a whole window",
+            Self::Asked => "an operator asked for it",
+            Self::CalledOff => {
+                "the silence ended, or the group was blocked, before the lease was asked for"
+            }
+            Self::NotReady => "this node could not run the group now",
+            Self::Ready => "this node can run the group",
+            Self::Refused => "the store refused the lease",
+            Self::NoAnswer => {
+                "the store did not answer; the lease is read again before anything else"
+            }
+            Self::Granted => "the store granted the lease",
+            Self::Resumed => {
+                "the lease is this node's, from a takeover that had just begun; going on with it"
+            }
+            Self::Adopted => {
+                "the lease is this node's, from a completed takeover; adopting what runs"
+            }
+            Self::Old => {
+                "the lease is this node's, but from a takeover that stopped long ago; somebody else may \
+                 have started the bots since, so a whole window of silence comes first"
+            }
+            Self::NobodyElse => "nobody else runs the bots; going on with the takeover",
+            Self::StepFailed => {
+                "a step failed repeatedly; it is tried again while a person was called"
+            }
+            Self::Mended => "the step succeeded after all; going on",
+            Self::Complete => "every bot beats; the takeover is complete",
+            Self::Superseded => "a later tenure began elsewhere; the units here must not run",
+            Self::Stopped => "the units here are stopped; watching the group again",
+        }
+    }
+}
+
+const fn edge(from: Kind, to: Kind, why: Why) -> Edge {
+    Edge { from, to, why }
+}
+
+/// Every way there is.
+pub const EDGES: [Edge; 25] = [
+    edge(Kind::Standby, Kind::Checking, Why::Silent),
+    edge(Kind::Standby, Kind::Checking, Why::Asked),
+    edge(Kind::Standby, Kind::Promoting, Why::Resumed),
+    edge(Kind::Standby, Kind::Active, Why::Adopted),
+    edge(Kind::Standby, Kind::Interrupted, Why::Old),
+    edge(Kind::Checking, Kind::Standby, Why::CalledOff),
+    edge(Kind::Checking, Kind::Standby, Why::NotReady),
+    edge(Kind::Checking, Kind::Acquiring, Why::Ready),
+    edge(Kind::Acquiring, Kind::Standby, Why::Refused),
+    edge(Kind::Acquiring, Kind::Standby, Why::NoAnswer),
+    edge(Kind::Acquiring, Kind::Promoting, Why::Granted),
+    edge(Kind::Interrupted, Kind::Promoting, Why::NobodyElse),
+    edge(Kind::Interrupted, Kind::Promoting, Why::Asked),
+    edge(Kind::Promoting, Kind::Degraded, Why::StepFailed),
+    edge(Kind::Promoting, Kind::Active, Why::Complete),
+    edge(Kind::Degraded, Kind::Promoting, Why::Mended),
+    edge(Kind::Degraded, Kind::Active, Why::Complete),
+    edge(Kind::Promoting, Kind::Stopping, Why::Superseded),
+    edge(Kind::Degraded, Kind::Stopping, Why::Superseded),
+    edge(Kind::Active, Kind::Stopping, Why::Superseded),
+    edge(Kind::Interrupted, Kind::Stopping, Why::Superseded),
+    edge(Kind::Stopping, Kind::Standby, Why::Stopped),
+    edge(Kind::Checking, Kind::Promoting, Why::Resumed),
+    edge(Kind::Checking, Kind::Active, Why::Adopted),
+    edge(Kind::Checking, Kind::Interrupted, Why::Old),
+];
+
+impl fmt::Display for Edge {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} → {}: {}", self.from, self.to, self.why.text())
+    }
+}

@@ -1,0 +1,218 @@
+//! Everything that can happen to a group, and everything that can be done about it. Both are closed.
+
+use std::time::Duration;
+
+use super::edge::Edge;
+use super::notice::Notice;
+use super::observation::{Epoch, Lease, Nonce, Observation, Token};
+use super::plan::Step;
+use crate::time::BootTime;
+
+/// Something happened.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[expect(clippy::large_enum_variant, reason = "made, handled once and gone")]
+pub enum Event {
+    /// Time passed.
+    Wake,
+    /// The store was read.
+    Observed {
+        /// When the read was sent.
+        sent: BootTime,
+        /// What it said.
+        observation: Observation,
+    },
+    /// The store could not be read, or what it said is not to be trusted.
+    ObserveFailed {
+        /// Why, for people.
+        fault: String,
+    },
+    /// This node was checked.
+    Checked {
+        /// Why it could not run the group; empty if it could.
+        problems: Vec<String>,
+    },
+    /// The store answered to an acquisition.
+    Acquired {
+        /// Which one.
+        nonce: Nonce,
+        /// What it said.
+        answer: Answer,
+    },
+    /// An attempt of a step ended.
+    StepEnded {
+        /// Of this tenure.
+        epoch: Epoch,
+        /// The step.
+        step: Step,
+        /// How.
+        outcome: Outcome,
+    },
+    /// The attempt to stop the units ended.
+    UnitsStopped {
+        /// Why it did not succeed, if it did not.
+        fault: Option<String>,
+    },
+    /// A person asked for something.
+    Operator {
+        /// Number of the question, for the answer.
+        request: u64,
+        /// What.
+        command: Command,
+    },
+}
+
+/// What the store answered to an acquisition.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Answer {
+    /// The lease is this node's.
+    Granted(Epoch),
+    /// It is not, and the evidence is void: a heartbeat or the lease changed.
+    RefusedChanged(String),
+    /// It is not, for a reason that leaves the evidence as it is.
+    Refused(String),
+    /// Nobody knows.
+    Unknown(String),
+}
+
+/// How an attempt of a step ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// Its promise is true.
+    Done,
+    /// Its promise is not true, but the failover goes on; a person must know.
+    DoneBut(String),
+    /// Its promise is not true.
+    Failed(String),
+}
+
+/// What a person can ask for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Command {
+    /// Take the group over now.
+    Failover {
+        /// Although the heartbeats are not silent, or a bot was stopped on purpose.
+        force: bool,
+    },
+}
+
+/// Who wants a takeover.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Cause {
+    /// The heartbeats were silent.
+    Automatic,
+    /// A person.
+    Operator,
+}
+
+impl Cause {
+    /// Its name in the store and in files.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Automatic => "automatic",
+            Self::Operator => "operator",
+        }
+    }
+}
+
+/// Something to do.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[expect(clippy::large_enum_variant, reason = "made, handled once and gone")]
+pub enum Action {
+    /// Find out whether this node could run the group.
+    Check {
+        /// How long it may take.
+        deadline: Duration,
+    },
+    /// Ask the store for the lease. The memory is on disk before the question is sent.
+    Acquire(Acquire),
+    /// Put this on disk before the next action.
+    Remember(Memory),
+    /// Make one attempt of a step.
+    Run {
+        /// In the name of this tenure.
+        token: Token,
+        /// The step.
+        step: Step,
+        /// Whether an earlier attempt, also one before a restart, may have had its effect.
+        again: bool,
+        /// How long it may take.
+        deadline: Duration,
+    },
+    /// Stop the group's units.
+    StopUnits {
+        /// How long it may take.
+        deadline: Duration,
+    },
+    /// Tell people.
+    Tell(Notice),
+    /// Log that the state changed.
+    Moved(Edge),
+    /// Answer a person's question.
+    Answer {
+        /// Number of the question.
+        request: u64,
+        /// Whether it is being done.
+        accepted: bool,
+        /// In words.
+        text: String,
+    },
+}
+
+/// A question for the lease, with the evidence that it is based on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Acquire {
+    /// Who wants it.
+    pub cause: Cause,
+    /// Identity of the new tenure.
+    pub nonce: Nonce,
+    /// The lease must still be this one.
+    pub expected: Lease,
+    /// The new epoch is above this, whatever the store says.
+    pub min_epoch: Epoch,
+    /// When the store was read, by its own clock.
+    pub seen_at: String,
+    /// The heartbeats must still be these, in the order of the bots.
+    pub heartbeats: Vec<Option<String>>,
+    /// How long they were silent, for the history.
+    pub silent_for: Duration,
+    /// What to put on disk first.
+    pub memory: Memory,
+}
+
+/// What must survive a crash.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Memory {
+    /// Identity of the tenure that was asked for.
+    pub nonce: Nonce,
+    /// Who wanted it.
+    pub cause: Cause,
+    /// How far it came.
+    pub progress: Progress,
+    /// Highest epoch ever seen.
+    pub max_epoch: Epoch,
+}
+
+/// How far a takeover came.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Progress {
+    /// The lease was asked for.
+    Asked,
+    /// This step was about to begin.
+    At(Step),
+    /// It is complete.
+    Complete,
+}
+
+/// A memory from before a restart, and what can still be said of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Recalled {
+    /// What was put on disk.
+    pub memory: Memory,
+    /// Whether it is younger than a window, and from this boot: nobody else can have acted since.
+    pub recent: bool,
+    /// Whether it is from this boot.
+    pub same_boot: bool,
+    /// Whether all units of the group are active here.
+    pub units_active: bool,
+}

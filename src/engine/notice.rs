@@ -1,0 +1,359 @@
+//! What the engine tells people. Data, not text in the code that decides: severity, name and
+//! sentence of a notice stand together here.
+
+use std::time::Duration;
+
+use super::event::Cause;
+use super::liveness::seconds;
+use super::observation::Epoch;
+use super::plan::Step;
+
+/// Something a person may want to know.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Notice {
+    /// The heartbeats became silent.
+    Stale {
+        /// Which, and for how long.
+        bots: String,
+    },
+    /// They are back.
+    Fresh,
+    /// Nothing is known any more.
+    Unknown {
+        /// Why.
+        cause: String,
+    },
+    /// Something is known again.
+    Known,
+    /// The window started again although everything is known.
+    WindowRestarted {
+        /// Why.
+        cause: String,
+    },
+    /// Nothing has been known for so long that a person should look.
+    Blind {
+        /// For how long.
+        since: Duration,
+        /// Why.
+        cause: String,
+    },
+    /// Something is known again after [`Notice::Blind`].
+    Sighted,
+    /// The heartbeats are silent and nothing is done about it.
+    Blocked {
+        /// Why not.
+        why: String,
+    },
+    /// This node could not take over.
+    NotReady {
+        /// Why not.
+        problems: Vec<String>,
+    },
+    /// It could again.
+    Ready,
+    /// The store granted the lease.
+    Acquired {
+        /// The new epoch.
+        epoch: Epoch,
+        /// Who wanted it.
+        cause: Cause,
+    },
+    /// It did not.
+    Refused {
+        /// Why not.
+        why: String,
+    },
+    /// A takeover goes on after a restart.
+    Resumed {
+        /// Its epoch.
+        epoch: Epoch,
+        /// From this step on.
+        step: Step,
+    },
+    /// A completed takeover was adopted after a restart.
+    Adopted {
+        /// Its epoch.
+        epoch: Epoch,
+        /// Whether the units are active.
+        units_active: bool,
+    },
+    /// The lease is this node's, but somebody else runs the bots.
+    Contested {
+        /// Epoch of the lease.
+        epoch: Epoch,
+    },
+    /// A step ended well.
+    StepDone {
+        /// Of this tenure.
+        epoch: Epoch,
+        /// The step.
+        step: Step,
+        /// How long it took, with all attempts.
+        took: Duration,
+    },
+    /// A step ended, but not all is well.
+    StepWarning {
+        /// Of this tenure.
+        epoch: Epoch,
+        /// The step.
+        step: Step,
+        /// What is not well.
+        text: String,
+    },
+    /// An attempt of a step failed.
+    StepFailed {
+        /// Of this tenure.
+        epoch: Epoch,
+        /// The step.
+        step: Step,
+        /// How many attempts there were.
+        attempts: u32,
+        /// Why.
+        fault: String,
+    },
+    /// A step failed again and again.
+    Degraded {
+        /// Of this tenure.
+        epoch: Epoch,
+        /// The step.
+        step: Step,
+        /// Why.
+        fault: String,
+    },
+    /// The takeover is complete.
+    Completed {
+        /// Its epoch.
+        epoch: Epoch,
+        /// From the decision to the first heartbeat of every bot.
+        took: Duration,
+        /// How long each step took.
+        steps: Vec<(Step, Duration)>,
+    },
+    /// Another node took the group.
+    Superseded {
+        /// Our epoch.
+        epoch: Epoch,
+        /// The later one.
+        by_epoch: Epoch,
+        /// Who has it.
+        by: String,
+    },
+    /// The units were stopped after that.
+    UnitsStopped,
+    /// The units could not be stopped after that.
+    StopFailed {
+        /// Why not.
+        fault: String,
+    },
+    /// This node has the group and its bots are silent.
+    ActiveSilent {
+        /// Which, and for how long.
+        bots: String,
+    },
+    /// They are back.
+    ActiveBeats,
+}
+
+/// How much a notice matters.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Weight {
+    /// For the journal only.
+    Log,
+    /// For the journal only, and not as it should be.
+    LogWarning,
+    /// An alert that all is well again.
+    Info,
+    /// An alert that someone should look at today.
+    Warning,
+    /// An alert that someone should look at now.
+    Critical,
+}
+
+impl Notice {
+    /// How much it matters.
+    #[must_use]
+    pub const fn weight(&self) -> Weight {
+        match self {
+            Self::Fresh
+            | Self::Known
+            | Self::StepDone { .. }
+            | Self::Adopted { units_active: true, .. }
+            // The store writes this alert in the commit that grants the lease, so that it cannot
+            // be lost between the two.
+            | Self::Acquired { .. } => Weight::Log,
+            Self::Unknown { .. }
+            | Self::WindowRestarted { .. }
+            | Self::Refused { .. }
+            | Self::StepFailed { .. } => Weight::LogWarning,
+            Self::Sighted | Self::Ready | Self::ActiveBeats | Self::UnitsStopped => Weight::Info,
+            Self::Stale { .. }
+            | Self::NotReady { .. }
+            | Self::Resumed { .. }
+            | Self::Completed { .. } => Weight::Warning,
+            Self::Blind { .. }
+            | Self::Blocked { .. }
+            | Self::Adopted { units_active: false, .. }
+            | Self::Contested { .. }
+            | Self::StepWarning { .. }
+            | Self::Degraded { .. }
+            | Self::Superseded { .. }
+            | Self::StopFailed { .. }
+            | Self::ActiveSilent { .. } => Weight::Critical,
+        }
+    }
+
+    /// The tenure that it is about.
+    #[must_use]
+    pub const fn epoch(&self) -> Option<Epoch> {
+        match self {
+            Self::Acquired { epoch, .. }
+            | Self::Resumed { epoch, .. }
+            | Self::Adopted { epoch, .. }
+            | Self::Contested { epoch }
+            | Self::StepDone { epoch, .. }
+            | Self::StepWarning { epoch, .. }
+            | Self::StepFailed { epoch, .. }
+            | Self::Degraded { epoch, .. }
+            | Self::Completed { epoch, .. }
+            | Self::Superseded { epoch, .. } => Some(*epoch),
+            Self::Stale { .. }
+            | Self::Fresh
+            | Self::Unknown { .. }
+            | Self::Known
+            | Self::WindowRestarted { .. }
+            | Self::Blind { .. }
+            | Self::Sighted
+            | Self::Blocked { .. }
+            | Self::NotReady { .. }
+            | Self::Ready
+            | Self::Refused { .. }
+            | Self::UnitsStopped
+            | Self::StopFailed { .. }
+            | Self::ActiveSilent { .. }
+            | Self::ActiveBeats => None,
+        }
+    }
+
+    /// The step that it is about.
+    #[must_use]
+    pub const fn step(&self) -> Option<Step> {
+        match self {
+            Self::Resumed { step, .. }
+            | Self::StepDone { step, .. }
+            | Self::StepWarning { step, .. }
+            | Self::StepFailed { step, .. }
+            | Self::Degraded { step, .. } => Some(*step),
+            Self::Stale { .. }
+            | Self::Fresh
+            | Self::Unknown { .. }
+            | Self::Known
+            | Self::WindowRestarted { .. }
+            | Self::Blind { .. }
+            | Self::Sighted
+            | Self::Blocked { .. }
+            | Self::NotReady { .. }
+            | Self::Ready
+            | Self::Acquired { .. }
+            | Self::Refused { .. }
+            | Self::Adopted { .. }
+            | Self::Contested { .. }
+            | Self::Completed { .. }
+            | Self::Superseded { .. }
+            | Self::UnitsStopped
+            | Self::StopFailed { .. }
+            | Self::ActiveSilent { .. }
+            | Self::ActiveBeats => None,
+        }
+    }
+
+    /// What happened, in a sentence without the group's name.
+    #[must_use]
+    pub fn text(&self) -> String {
+        match self {
+            Self::Stale { bots } => format!("silent: {bots}"),
+            Self::Fresh => "the heartbeats are back".to_owned(),
+            Self::Unknown { cause } => format!(
+                "cannot tell whether the primary is alive: {cause}; no failover until a whole new \
+                 window of silence"
+            ),
+            Self::Known => "the heartbeats can be read again; a new window begins".to_owned(),
+            Self::WindowRestarted { cause } => format!("a new window begins: {cause}"),
+            Self::Blind { since, cause } => format!(
+                "understudy has been blind for {}: {cause}. No automatic failover while this lasts",
+                seconds(*since)
+            ),
+            Self::Sighted => "understudy sees the heartbeats again".to_owned(),
+            Self::Blocked { why } => {
+                format!("the heartbeats are silent, and understudy does NOT take over: {why}")
+            }
+            Self::NotReady { problems } => {
+                format!("this node could NOT take over: {}", problems.join("; "))
+            }
+            Self::Ready => "this node could take over again".to_owned(),
+            Self::Acquired { epoch, cause } => match cause {
+                Cause::Automatic => format!("taking over with epoch {epoch}: heartbeats silent"),
+                Cause::Operator => {
+                    format!("taking over with epoch {epoch}: an operator asked for it")
+                }
+            },
+            Self::Refused { why } => format!("did not get the lease: {why}"),
+            Self::Resumed { epoch, step } => {
+                format!(
+                    "going on with the takeover of epoch {epoch} after a restart, at: {}",
+                    step.doing()
+                )
+            }
+            Self::Adopted { epoch, units_active: true } => {
+                format!("this node has the group since epoch {epoch}; its units run")
+            }
+            Self::Adopted { epoch, units_active: false } => format!(
+                "this node has the group since epoch {epoch}, but not all of its units are active. \
+                 They were running when understudy was last here, so somebody stopped them or they \
+                 failed; understudy leaves them. Start them with systemctl, or give the group back \
+                 with `understudy failback`"
+            ),
+            Self::Contested { epoch } => format!(
+                "this node holds the lease (epoch {epoch}) of a takeover that was interrupted, but \
+                 the bots beat and their units do not run here: somebody started them elsewhere. \
+                 Understudy does nothing. If they should run there, say so with `understudy \
+                 failback`; if here, stop them there and then `understudy failover`"
+            ),
+            Self::StepDone { step, took, .. } => {
+                format!("{} done in {}: {}", step, seconds(*took), step.promise())
+            }
+            Self::StepWarning { step, text, .. } => format!("{step}: {text}"),
+            Self::StepFailed { step, attempts, fault, .. } => {
+                format!("{step} failed (attempt {attempts}): {fault}")
+            }
+            Self::Degraded { epoch, step, fault } => format!(
+                "the takeover (epoch {epoch}) is stuck at {}: {fault}. It is tried again every {} s; \
+                 the lease is kept and nothing is rolled back",
+                step.doing(),
+                super::policy::RETRY_DEGRADED.as_secs()
+            ),
+            Self::Completed { epoch, took, steps } => {
+                let steps: Vec<_> =
+                    steps.iter().map(|(step, took)| format!("{step} {}", seconds(*took))).collect();
+                format!(
+                    "failover completed: this node has the group (epoch {epoch}), {} from the \
+                     decision to the first heartbeats ({})",
+                    seconds(*took),
+                    steps.join(", ")
+                )
+            }
+            Self::Superseded { epoch, by_epoch, by } => format!(
+                "{by} has the group now (epoch {by_epoch}); our tenure (epoch {epoch}) is over and \
+                 the units here are being stopped"
+            ),
+            Self::UnitsStopped => "the units here are stopped".to_owned(),
+            Self::StopFailed { fault } => format!(
+                "the units here could NOT be stopped although another node has the group: {fault}. \
+                 It is tried again; two copies may be running"
+            ),
+            Self::ActiveSilent { bots } => {
+                format!("this node has the group, and it is silent: {bots}. Look at the units here")
+            }
+            Self::ActiveBeats => "the heartbeats from this node are back".to_owned(),
+        }
+    }
+}

@@ -1,0 +1,84 @@
+//! What the engine was told about a group.
+
+use std::time::Duration;
+
+use super::plan::Step;
+
+/// Age of the evidence, by the store's clock, above which the store refuses an acquisition. It
+/// leaves room for one check of this node between the read and the acquisition, and keeps a request
+/// that was delayed on the way from taking over a primary that has recovered since.
+pub const EVIDENCE_MAX_AGE: Duration = Duration::from_millis(2_500);
+
+/// How long a check of this node may take. Well below [`EVIDENCE_MAX_AGE`], so that the evidence is
+/// still good after it.
+pub const CHECK_DEADLINE: Duration = Duration::from_millis(1_500);
+
+/// How often a standby checks that it could take over, and samples the lag of its data: often enough
+/// that the last sample before a primary's death says something about the data at its death.
+pub const CHECK_EVERY: Duration = Duration::from_secs(10);
+
+/// How often the store is read while the first heartbeat of a new primary is awaited.
+pub const BEAT_EVERY: Duration = Duration::from_secs(1);
+
+/// Attempts of a step before a person is called. What fails three times in a few seconds is not a
+/// hiccup.
+pub const ATTEMPTS_BEFORE_DEGRADED: u32 = 3;
+
+/// Pause before the second attempt of a step; it doubles with each one.
+pub const RETRY_FIRST: Duration = Duration::from_millis(500);
+
+/// Pause between the attempts of a degraded failover: a person has been called and may be at work, so
+/// not too often; the remedy may be quick, so not too seldom.
+pub const RETRY_DEGRADED: Duration = Duration::from_secs(15);
+
+/// How long units may take to stop when another node has taken the group.
+pub const STOP_DEADLINE: Duration = Duration::from_secs(20);
+
+/// What the engine was told about a group. Built from validated settings only.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Policy {
+    /// Name of this node.
+    pub node: String,
+    /// Names of the bots, in the order of the observations.
+    pub bots: Vec<String>,
+    /// Whether every bot must be stale, or one is enough.
+    pub all_bots: bool,
+    /// Statuses that mean "stopped on purpose".
+    pub stopped_statuses: Vec<String>,
+    /// How long a heartbeat must stay unchanged to be stale.
+    pub timeout: Duration,
+    /// How long a read may take.
+    pub reply_timeout: Duration,
+    /// Longest pause between two good reads, or between two turns of the loop, that still belong to
+    /// one window.
+    pub max_gap: Duration,
+    /// How long the group may be unknown before a person is called.
+    pub blind_after: Duration,
+    /// Whether to take over without being asked.
+    pub automatic: bool,
+    /// Steps of a takeover, with what each attempt may take.
+    pub plan: Vec<(Step, Duration)>,
+}
+
+impl Policy {
+    /// What one attempt of `step` may take.
+    #[must_use]
+    pub fn deadline(&self, step: Step) -> Duration {
+        self.plan
+            .iter()
+            .find(|(planned, _)| *planned == step)
+            .map_or(Duration::ZERO, |(_, deadline)| *deadline)
+    }
+
+    /// The step after `step`; `None` if it is the last.
+    #[must_use]
+    pub fn after(&self, step: Step) -> Option<Step> {
+        self.plan.iter().map(|(planned, _)| *planned).find(|planned| *planned > step)
+    }
+
+    /// The first step that is not before `step`. A plan may have lost steps since one was noted.
+    #[must_use]
+    pub fn at_or_after(&self, step: Step) -> Option<Step> {
+        self.plan.iter().map(|(planned, _)| *planned).find(|planned| *planned >= step)
+    }
+}

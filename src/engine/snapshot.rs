@@ -1,0 +1,216 @@
+//! What the engine shows of itself: for `status`, `STATUS=`, metrics. Nothing decides by it.
+
+use std::time::Duration;
+
+use super::edge::Kind;
+use super::event::Cause;
+use super::liveness::{Verdict, seconds};
+use super::observation::{Bot, Epoch, Hold};
+use super::plan::Step;
+use super::{Engine, Next, State};
+use crate::time::BootTime;
+
+/// A group on this node at one instant.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Snapshot {
+    /// State.
+    pub kind: Kind,
+    /// The whole situation in one sentence.
+    pub sentence: String,
+    /// What is known of the heartbeats.
+    pub verdict: Verdict,
+    /// The bots, in the order of the configuration; empty before the first read.
+    pub bots: Vec<BotView>,
+    /// How old the last good read is.
+    pub read_ago: Option<Duration>,
+    /// Who has the group, as last read.
+    pub holder: Option<String>,
+    /// Epoch of the lease, as last read.
+    pub epoch: Option<Epoch>,
+    /// A person's order not to act.
+    pub hold: Option<Hold>,
+    /// Whether the group is latched.
+    pub latched: bool,
+    /// What is left of the cooldown.
+    pub cooldown_left: Option<Duration>,
+    /// Why this node would not take over if the heartbeats became silent now.
+    pub blocker: Option<String>,
+    /// Why this node could not take over when it was last checked; `None` before the first check.
+    pub problems: Option<Vec<String>>,
+    /// The takeover under way, or the last one.
+    pub takeover: Option<Takeover>,
+    /// Why the last takeover did not begin.
+    pub refusal: Option<String>,
+}
+
+/// A bot at one instant.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BotView {
+    /// Name.
+    pub name: String,
+    /// Status column, as last read.
+    pub status: Option<String>,
+    /// Age by the store's clock when last read, in milliseconds.
+    pub age_ms: Option<i64>,
+    /// For how long this node has seen no change.
+    pub unchanged_for: Option<Duration>,
+    /// When it becomes stale if nothing changes; zero if it is.
+    pub stale_in: Option<Duration>,
+}
+
+/// A takeover.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Takeover {
+    /// Its epoch.
+    pub epoch: Epoch,
+    /// Who wanted it.
+    pub cause: Cause,
+    /// The step under way.
+    pub step: Option<Step>,
+    /// Why it is stuck, if it is.
+    pub fault: Option<String>,
+    /// The steps that are done and how long they took.
+    pub done: Vec<(Step, Duration)>,
+}
+
+impl Engine {
+    /// The group as it is now.
+    #[must_use]
+    pub fn snapshot(&self, now: BootTime) -> Snapshot {
+        let lease = self.last.as_ref().map(|(_, observation)| &observation.lease);
+        let read_ago = self.last.as_ref().map(|(at, _)| now.since(*at));
+        let less = |left: Duration| left.saturating_sub(read_ago.unwrap_or_default());
+        Snapshot {
+            kind: self.kind(),
+            sentence: self.sentence(now),
+            verdict: self.watch.verdict(&self.policy),
+            bots: self.bots(now),
+            read_ago,
+            holder: lease.and_then(|lease| lease.holder.clone()),
+            epoch: lease.map(|lease| lease.epoch),
+            hold: lease.and_then(|lease| lease.hold.clone()),
+            latched: lease.is_some_and(|lease| lease.latched),
+            cooldown_left: lease
+                .and_then(|lease| lease.cooldown_left)
+                .map(less)
+                .filter(|left| !left.is_zero()),
+            blocker: match self.state {
+                State::Standby => self.blocker().map(|blocker| blocker.text),
+                State::Interrupted { .. } => self.restraint().map(|blocker| blocker.text),
+                State::Checking { .. }
+                | State::Acquiring { .. }
+                | State::Promoting { .. }
+                | State::Active { .. }
+                | State::Stopping { .. } => None,
+            },
+            problems: self.check.found.as_ref().map(|(_, problems)| problems.clone()),
+            takeover: self.takeover(),
+            refusal: self.told.refusal.clone(),
+        }
+    }
+
+    fn takeover(&self) -> Option<Takeover> {
+        let (tenure, step, fault) = match &self.state {
+            State::Promoting { tenure, attempt, fault } => {
+                (tenure, Some(attempt.step), fault.clone())
+            }
+            State::Active { tenure } | State::Interrupted { tenure } => (tenure, None, None),
+            State::Standby
+            | State::Checking { .. }
+            | State::Acquiring { .. }
+            | State::Stopping { .. } => return None,
+        };
+        let done = tenure.steps.clone();
+        Some(Takeover { epoch: tenure.token.epoch, cause: tenure.cause, step, fault, done })
+    }
+
+    fn bots(&self, now: BootTime) -> Vec<BotView> {
+        let Some((_, observation)) = &self.last else { return Vec::new() };
+        let views = self.policy.bots.iter().zip(&observation.bots).enumerate();
+        views
+            .map(|(index, (name, bot))| {
+                let (status, age_ms) = match bot {
+                    Bot::Missing | Bot::Duplicate { .. } => (None, None),
+                    Bot::Null { status } => (Some(status.clone()), None),
+                    Bot::Beat { status, age_ms, .. } => (Some(status.clone()), *age_ms),
+                };
+                let since = self.watch.unchanged_since(index).map(|(since, _)| since);
+                let unchanged_for = since.map(|since| now.since(since));
+                let stale_in = since.map(|since| (since + self.policy.timeout).since(now));
+                BotView { name: name.clone(), status, age_ms, unchanged_for, stale_in }
+            })
+            .collect()
+    }
+
+    fn sentence(&self, now: BootTime) -> String {
+        match &self.state {
+            State::Standby => match self.watch.verdict(&self.policy) {
+                Verdict::Unknown(cause) => format!("cannot tell: {cause}"),
+                Verdict::Fresh => self.heartbeat_sentence(now),
+                Verdict::Stale => {
+                    let why = self.blocker().map(|b| b.text).or_else(|| self.told.refusal.clone());
+                    let why = why.map_or(String::new(), |why| format!("; no takeover: {why}"));
+                    format!("silent: {}{why}", self.silent_bots())
+                }
+            },
+            State::Promoting { attempt, fault, .. } => match (fault, attempt.next) {
+                (None, Next::RetryAt(_)) => {
+                    format!("taking over: {} failed, trying again", attempt.step)
+                }
+                (None, Next::Answer | Next::Beats(_)) => {
+                    format!("taking over: {}", attempt.step.doing())
+                }
+                (Some(fault), _) => format!("DEGRADED: stuck at {}: {fault}", attempt.step.doing()),
+            },
+            State::Active { tenure } => {
+                let epoch = tenure.token.epoch;
+                match self.watch.verdict(&self.policy) {
+                    Verdict::Fresh => format!("this node has the group (epoch {epoch})"),
+                    Verdict::Stale => format!(
+                        "this node has the group (epoch {epoch}), and it is SILENT: {}",
+                        self.silent_bots()
+                    ),
+                    Verdict::Unknown(cause) => {
+                        format!("this node has the group (epoch {epoch}); cannot see it: {cause}")
+                    }
+                }
+            }
+            State::Interrupted { tenure } => format!(
+                "holds the lease (epoch {}) of an interrupted takeover; watching whether somebody \
+                 else runs the bots: {}",
+                tenure.token.epoch,
+                self.heartbeat_sentence(now)
+            ),
+            State::Checking { .. } | State::Acquiring { .. } | State::Stopping { .. } => {
+                self.kind().meaning().to_owned()
+            }
+        }
+    }
+
+    /// The bot that becomes stale next.
+    pub(super) fn heartbeat_sentence(&self, now: BootTime) -> String {
+        let next = self.policy.bots.iter().enumerate().filter_map(|(index, name)| {
+            self.watch.unchanged_since(index).map(|(since, changed)| (since, changed, name))
+        });
+        let next = if self.policy.all_bots {
+            next.max_by_key(|(since, ..)| *since)
+        } else {
+            next.min_by_key(|(since, ..)| *since)
+        };
+        let Some((since, changed, name)) = next else { return "nothing was read yet".to_owned() };
+        let seen = if changed { "last beat seen" } else { "watched" };
+        let left = (since + self.policy.timeout).since(now);
+        format!("{name} {seen} {} ago, stale in {}", seconds(now.since(since)), seconds(left))
+    }
+
+    /// The bots that are silent, and for how long.
+    pub(super) fn silent_bots(&self) -> String {
+        let bots = self.policy.bots.iter().enumerate().filter_map(|(index, name)| {
+            let (since, _) = self.watch.unchanged_since(index)?;
+            let silent_for = self.last_turn.since(since);
+            (silent_for >= self.policy.timeout)
+                .then(|| format!("{name} for {}", seconds(silent_for)))
+        });
+        bots.collect::<Vec<_>>().join(", ")
+    }
+}

@@ -1,0 +1,218 @@
+//! The takeover: one step after the other until every bot beats; and its end when the group goes
+//! elsewhere.
+
+use super::edge::{Kind, Why};
+use super::event::{Action, Outcome, Progress, Recalled};
+use super::notice::Notice;
+use super::observation::{Epoch, Token};
+use super::plan::Step;
+use super::policy::{ATTEMPTS_BEFORE_DEGRADED, RETRY_DEGRADED, RETRY_FIRST};
+use super::{Attempt, Engine, Next, State, Tenure};
+use crate::time::BootTime;
+
+impl Engine {
+    /// The lease turned out to be ours.
+    pub(super) fn take_up(
+        &mut self,
+        now: BootTime,
+        recalled: Recalled,
+        epoch: Epoch,
+        out: &mut Vec<Action>,
+    ) {
+        self.recalled = None;
+        let Recalled { memory, recent, same_boot, units_active } = recalled;
+        let tenure = Tenure {
+            token: Token { epoch, nonce: memory.nonce },
+            cause: memory.cause,
+            since: now,
+            steps: Vec::new(),
+            before_start: Vec::new(),
+        };
+        match memory.progress {
+            Progress::Complete if same_boot || units_active => {
+                out.push(Action::Tell(Notice::Adopted { epoch, units_active }));
+                self.go(State::Active { tenure }, Why::Adopted, out);
+            }
+            Progress::At(step) if recent || (step > Step::Start && units_active) => {
+                self.resume(now, tenure, step, Why::Resumed, out);
+            }
+            Progress::Asked if recent => {
+                self.resume(now, tenure, Step::Fence, Why::Resumed, out);
+            }
+            Progress::Asked | Progress::At(_) | Progress::Complete => {
+                self.watch.restart(now);
+                self.go(State::Interrupted { tenure }, Why::Old, out);
+            }
+        }
+    }
+
+    /// Goes on with a takeover whose steps before `step` are known to be done.
+    pub(super) fn resume(
+        &mut self,
+        now: BootTime,
+        tenure: Tenure,
+        step: Step,
+        why: Why,
+        out: &mut Vec<Action>,
+    ) {
+        let step = self.policy.at_or_after(step).unwrap_or(Step::Beat);
+        out.push(Action::Tell(Notice::Resumed { epoch: tenure.token.epoch, step }));
+        self.begin(now, tenure, step, true, why, out);
+    }
+
+    /// Begins a step, and with it the state in which steps are made.
+    pub(super) fn begin(
+        &mut self,
+        now: BootTime,
+        mut tenure: Tenure,
+        step: Step,
+        again: bool,
+        why: Why,
+        out: &mut Vec<Action>,
+    ) {
+        if step == Step::Start {
+            tenure.before_start = self.watch.values().map(str::to_owned).collect();
+        }
+        out.push(Action::Remember(self.memory(&tenure, Progress::At(step))));
+        let token = tenure.token;
+        let deadline = self.policy.deadline(step);
+        let next =
+            if step == Step::Beat { Next::Beats(Some(now + deadline)) } else { Next::Answer };
+        let attempt = Attempt { step, since: now, failed: 0, again, next };
+        let state = State::Promoting { tenure, attempt, fault: None };
+        if self.kind() == Kind::Promoting {
+            self.state = state;
+        } else {
+            self.go(state, why, out);
+        }
+        if step != Step::Beat {
+            out.push(Action::Run { token, step, again, deadline });
+        }
+    }
+
+    pub(super) fn step_ended(
+        &mut self,
+        now: BootTime,
+        epoch: Epoch,
+        ended: Step,
+        outcome: Outcome,
+        out: &mut Vec<Action>,
+    ) {
+        let State::Promoting { tenure, attempt, fault } = &mut self.state else { return };
+        if tenure.token.epoch != epoch || attempt.step != ended || attempt.next != Next::Answer {
+            return;
+        }
+        match outcome {
+            Outcome::Failed(text) => {
+                attempt.failed += 1;
+                attempt.again = true;
+                let attempts = attempt.failed;
+                let pause = if fault.is_some() || attempts >= ATTEMPTS_BEFORE_DEGRADED {
+                    RETRY_DEGRADED
+                } else {
+                    RETRY_FIRST * (1 << (attempts - 1))
+                };
+                attempt.next = Next::RetryAt(now + pause);
+                let notice =
+                    Notice::StepFailed { epoch, step: ended, attempts, fault: text.clone() };
+                out.push(Action::Tell(notice));
+                if fault.is_some() {
+                    *fault = Some(text);
+                } else if attempts >= ATTEMPTS_BEFORE_DEGRADED {
+                    self.degrade(text, out);
+                }
+            }
+            Outcome::DoneBut(text) => {
+                out.push(Action::Tell(Notice::StepWarning { epoch, step: ended, text }));
+                self.step_done(now, out);
+            }
+            Outcome::Done => self.step_done(now, out),
+        }
+    }
+
+    pub(super) fn degrade(&mut self, text: String, out: &mut Vec<Action>) {
+        let State::Promoting { tenure, attempt, fault: None } = &self.state else { return };
+        let notice =
+            Notice::Degraded { epoch: tenure.token.epoch, step: attempt.step, fault: text.clone() };
+        let state = State::Promoting {
+            tenure: tenure.clone(),
+            attempt: attempt.clone(),
+            fault: Some(text),
+        };
+        self.go(state, Why::StepFailed, out);
+        out.push(Action::Tell(notice));
+    }
+
+    pub(super) fn step_done(&mut self, now: BootTime, out: &mut Vec<Action>) {
+        let State::Promoting { tenure, attempt, .. } = &self.state else { return };
+        let (mut tenure, step, took) = (tenure.clone(), attempt.step, now.since(attempt.since));
+        tenure.steps.push((step, took));
+        let epoch = tenure.token.epoch;
+        out.push(Action::Tell(Notice::StepDone { epoch, step, took }));
+        if let Some(next) = self.policy.after(step) {
+            self.begin(now, tenure, next, false, Why::Mended, out);
+        } else {
+            out.push(Action::Remember(self.memory(&tenure, Progress::Complete)));
+            let notice = Notice::Completed {
+                epoch,
+                took: now.since(tenure.since),
+                steps: tenure.steps.clone(),
+            };
+            self.go(State::Active { tenure }, Why::Complete, out);
+            out.push(Action::Tell(notice));
+        }
+    }
+
+    /// In the last step: does every bot beat?
+    pub(super) fn see_beats(&mut self, now: BootTime, out: &mut Vec<Action>) {
+        let State::Promoting { tenure, attempt: Attempt { next: Next::Beats(_), .. }, .. } =
+            &self.state
+        else {
+            return;
+        };
+        let beats = |(bot, value): (usize, &str)| match tenure.before_start.get(bot) {
+            Some(before) => before != value,
+            None => self.watch.unchanged_since(bot).is_some_and(|(_, changed)| changed),
+        };
+        let known = self.watch.values().next().is_some();
+        if known && self.watch.values().enumerate().all(beats) {
+            self.step_done(now, out);
+        }
+    }
+
+    pub(super) fn units_stopped(
+        &mut self,
+        now: BootTime,
+        fault: Option<String>,
+        out: &mut Vec<Action>,
+    ) {
+        let State::Stopping { retry_at } = &mut self.state else { return };
+        match fault {
+            None => {
+                out.push(Action::Tell(Notice::UnitsStopped));
+                self.watch.restart(now);
+                self.go(State::Standby, Why::Stopped, out);
+            }
+            Some(fault) => {
+                *retry_at = Some(now + RETRY_DEGRADED);
+                out.push(Action::Tell(Notice::StopFailed { fault }));
+            }
+        }
+    }
+
+    pub(super) fn missing_beats(&self) -> String {
+        let State::Promoting { tenure, .. } = &self.state else { return String::new() };
+        let values: Vec<_> = self.watch.values().collect();
+        let missing: Vec<_> = self
+            .policy
+            .bots
+            .iter()
+            .enumerate()
+            .filter(|(bot, _)| {
+                values.get(*bot).copied() == tenure.before_start.get(*bot).map(String::as_str)
+            })
+            .map(|(_, name)| name.as_str())
+            .collect();
+        if missing.is_empty() { "any bot".to_owned() } else { missing.join(", ") }
+    }
+}
