@@ -7,6 +7,8 @@
 
 pub mod adapters;
 pub mod config;
+pub mod control;
 pub mod engine;
+pub mod runtime;
 pub mod telemetry;
 pub mod time;

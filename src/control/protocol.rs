@@ -1,0 +1,238 @@
+//! What is said over the control socket: one line of JSON each way. Also the schema of
+//! `understudy status --json`.
+//!
+//! Fields are only ever added; `version` grows if one changes its meaning.
+
+use serde::{Deserialize, Serialize};
+
+use crate::engine::liveness::Verdict;
+use crate::engine::snapshot::{BotView, Snapshot};
+
+/// Version of what is said.
+pub const VERSION: u32 = 1;
+
+/// A question to the daemon.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", tag = "ask")]
+pub enum Request {
+    /// How is it?
+    Status,
+    /// Take a group over.
+    Failover {
+        /// Its name.
+        group: String,
+        /// Although its heartbeats are not silent.
+        force: bool,
+        /// Who asks, as the command line found out; for the log.
+        by: String,
+    },
+}
+
+/// An answer of the daemon.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", tag = "answer")]
+pub enum Response {
+    /// How it is.
+    Status(Status),
+    /// It is being done.
+    Accepted {
+        /// In words.
+        text: String,
+    },
+    /// It is not.
+    Refused {
+        /// Why, and what to do.
+        text: String,
+    },
+}
+
+/// The daemon at one instant.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Status {
+    /// Version of this schema.
+    pub version: u32,
+    /// Version of the daemon.
+    pub daemon: String,
+    /// Its process id.
+    pub pid: u32,
+    /// Name of this node.
+    pub node: String,
+    /// Where the configuration came from.
+    pub configuration: String,
+    /// Why the configuration on disk is not the one in use, if it was refused.
+    pub configuration_refused: Option<String>,
+    /// How the daemon has been running, in seconds.
+    pub uptime_s: u64,
+    /// Alerts that were not delivered yet.
+    pub undelivered_alerts: u64,
+    /// The groups, in the order of the configuration.
+    pub groups: Vec<Group>,
+}
+
+/// A group on this node at one instant.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Group {
+    /// Name.
+    pub name: String,
+    /// State of the failover machine: standby, checking, acquiring, promoting, degraded, active,
+    /// interrupted or stopping.
+    pub state: String,
+    /// The situation in one sentence.
+    pub summary: String,
+    /// fresh, stale or unknown.
+    pub verdict: String,
+    /// Why it is unknown.
+    pub unknown_because: Option<String>,
+    /// Node that has the group, as last read.
+    pub holder: Option<String>,
+    /// Epoch of the lease, as last read.
+    pub epoch: Option<u64>,
+    /// Age of the last good read, in milliseconds.
+    pub read_ago_ms: Option<u64>,
+    /// The bots.
+    pub bots: Vec<Bot>,
+    /// A person's order not to act.
+    pub hold: Option<Hold>,
+    /// Whether too many automatic failovers latched the group.
+    pub latched: bool,
+    /// What is left of the cooldown, in milliseconds.
+    pub cooldown_left_ms: Option<u64>,
+    /// Why a takeover would not happen if the heartbeats became silent now.
+    pub blocked_because: Option<String>,
+    /// Why this node could not take over when last checked; empty if it could, absent if it was not
+    /// checked yet.
+    pub not_ready_because: Option<Vec<String>>,
+    /// The takeover under way, or the one that made this node active.
+    pub takeover: Option<Takeover>,
+    /// Why the last takeover did not begin.
+    pub last_refusal: Option<String>,
+    /// Redis on this node, in words, if the group has one.
+    pub redis: Option<String>,
+    /// The units and their states.
+    pub units: Vec<Unit>,
+}
+
+/// A bot at one instant.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Bot {
+    /// Name.
+    pub name: String,
+    /// Status column.
+    pub status: Option<String>,
+    /// Age of the heartbeat by the database's clock, in milliseconds; negative if in the future.
+    /// Nothing is decided by it.
+    pub age_ms: Option<i64>,
+    /// For how long this node has seen no change, in milliseconds.
+    pub unchanged_ms: Option<u64>,
+    /// When it becomes stale if nothing changes, in milliseconds.
+    pub stale_in_ms: Option<u64>,
+}
+
+/// A person's order not to act.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Hold {
+    /// Who.
+    pub by: String,
+    /// Why.
+    pub reason: String,
+    /// What was left of it when last read, in milliseconds; absent if it has no end.
+    pub left_ms: Option<u64>,
+}
+
+/// A takeover.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Takeover {
+    /// Epoch.
+    pub epoch: u64,
+    /// automatic or operator.
+    pub cause: String,
+    /// Step under way.
+    pub step: Option<String>,
+    /// Why it is stuck.
+    pub fault: Option<String>,
+    /// Steps that are done.
+    pub done: Vec<DoneStep>,
+}
+
+/// A step that is done.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct DoneStep {
+    /// Name.
+    pub step: String,
+    /// How long it took, in milliseconds.
+    pub took_ms: u64,
+}
+
+/// A unit.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Unit {
+    /// Name.
+    pub name: String,
+    /// State, in words.
+    pub state: String,
+}
+
+impl Group {
+    /// The group as the engine sees it; the rest is filled in by the daemon.
+    #[must_use]
+    pub fn new(name: &str, snapshot: Snapshot) -> Self {
+        let (verdict, unknown_because) = match snapshot.verdict {
+            Verdict::Fresh => ("fresh", None),
+            Verdict::Stale => ("stale", None),
+            Verdict::Unknown(cause) => ("unknown", Some(cause.to_string())),
+        };
+        Self {
+            name: name.to_owned(),
+            state: snapshot.kind.name().to_owned(),
+            summary: snapshot.sentence,
+            verdict: verdict.to_owned(),
+            unknown_because,
+            holder: snapshot.holder,
+            epoch: snapshot.epoch.map(|epoch| epoch.0),
+            read_ago_ms: snapshot.read_ago.map(millis),
+            bots: snapshot.bots.into_iter().map(Bot::new).collect(),
+            hold: snapshot.hold.map(|hold| Hold {
+                by: hold.by,
+                reason: hold.reason,
+                left_ms: hold.left.map(millis),
+            }),
+            latched: snapshot.latched,
+            cooldown_left_ms: snapshot.cooldown_left.map(millis),
+            blocked_because: snapshot.blocker,
+            not_ready_because: snapshot.problems,
+            takeover: snapshot.takeover.map(|takeover| Takeover {
+                epoch: takeover.epoch.0,
+                cause: takeover.cause.name().to_owned(),
+                step: takeover.step.map(|step| step.name().to_owned()),
+                fault: takeover.fault,
+                done: takeover
+                    .done
+                    .into_iter()
+                    .map(|(step, took)| DoneStep {
+                        step: step.name().to_owned(),
+                        took_ms: millis(took),
+                    })
+                    .collect(),
+            }),
+            last_refusal: snapshot.refusal,
+            redis: None,
+            units: Vec::new(),
+        }
+    }
+}
+
+impl Bot {
+    fn new(view: BotView) -> Self {
+        Self {
+            name: view.name,
+            status: view.status,
+            age_ms: view.age_ms,
+            unchanged_ms: view.unchanged_for.map(millis),
+            stale_in_ms: view.stale_in.map(millis),
+        }
+    }
+}
+
+fn millis(span: std::time::Duration) -> u64 {
+    u64::try_from(span.as_millis()).unwrap_or(u64::MAX)
+}

@@ -1,0 +1,303 @@
+//! What is kept on disk: the memory of a tenure across crashes, the store that this node belongs to,
+//! and the epoch that the units are given.
+
+use std::fs::{self, File};
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+use crate::engine::event::{Cause, Memory, Progress};
+use crate::engine::observation::{Epoch, Nonce, Token};
+use crate::engine::plan::Step;
+use crate::time::BootTime;
+
+/// A file could not be kept or understood.
+#[derive(Debug, thiserror::Error)]
+pub enum FileError {
+    /// It could not be written.
+    #[error("cannot write {}", path.display())]
+    Write {
+        /// Which file.
+        path: PathBuf,
+        /// Why not.
+        #[source]
+        source: io::Error,
+    },
+    /// It could not be read.
+    #[error("cannot read {}", path.display())]
+    Read {
+        /// Which file.
+        path: PathBuf,
+        /// Why not.
+        #[source]
+        source: io::Error,
+    },
+    /// It was read and makes no sense.
+    #[error("{} is damaged; move it away, and understudy starts without a memory", path.display())]
+    Damaged {
+        /// Which file.
+        path: PathBuf,
+        /// Why not.
+        #[source]
+        source: serde_json::Error,
+    },
+}
+
+/// Where the memory of a group is.
+#[must_use]
+pub fn memory_path(state_dir: &Path, group: &str) -> PathBuf {
+    state_dir.join("tenures").join(format!("{group}.json"))
+}
+
+/// Where the environment file for the units of a group is.
+#[must_use]
+pub fn environment_path(runtime_dir: &Path, group: &str) -> PathBuf {
+    runtime_dir.join(format!("{group}.env"))
+}
+
+/// A memory as it stands on disk.
+#[derive(Debug, Serialize, Deserialize)]
+struct StoredMemory {
+    node: String,
+    boot_id: String,
+    boot_time_ms: u64,
+    nonce: Uuid,
+    cause: StoredCause,
+    progress: StoredProgress,
+    max_epoch: u64,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum StoredCause {
+    Automatic,
+    Operator,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum StoredProgress {
+    Asked,
+    At(String),
+    Complete,
+}
+
+/// A memory that was read back, and when it was written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ReadMemory {
+    /// What was remembered.
+    pub memory: Memory,
+    /// Whether it was written in this boot.
+    pub same_boot: bool,
+    /// How long ago, if it was written in this boot.
+    pub age: Option<Duration>,
+}
+
+/// Puts a memory on disk, so that it is there after a crash of the process or the host.
+///
+/// # Errors
+/// If it could not be written; the old memory is whole then.
+pub fn write_memory(
+    state_dir: &Path,
+    node: &str,
+    group: &str,
+    memory: &Memory,
+) -> Result<(), FileError> {
+    let stored = StoredMemory {
+        node: node.to_owned(),
+        boot_id: boot_id(),
+        boot_time_ms: u64::try_from(BootTime::now().since_boot().as_millis()).unwrap_or(u64::MAX),
+        nonce: Uuid::from_u128(memory.nonce.0),
+        cause: match memory.cause {
+            Cause::Automatic => StoredCause::Automatic,
+            Cause::Operator => StoredCause::Operator,
+        },
+        progress: match memory.progress {
+            Progress::Asked => StoredProgress::Asked,
+            Progress::At(step) => StoredProgress::At(step.name().to_owned()),
+            Progress::Complete => StoredProgress::Complete,
+        },
+        max_epoch: memory.max_epoch.0,
+    };
+    let path = memory_path(state_dir, group);
+    let text = serde_json::to_vec_pretty(&stored)
+        .map_err(|source| FileError::Damaged { path: path.clone(), source })?;
+    replace(&path, &text, 0o600).map_err(|source| FileError::Write { path, source })
+}
+
+/// Reads a memory back; `None` if there is none, or if it was written under another node's name.
+///
+/// # Errors
+/// If it cannot be read or makes no sense. To go on without it could repeat a takeover, so that is
+/// for a person to decide.
+pub fn read_memory(
+    state_dir: &Path,
+    node: &str,
+    group: &str,
+) -> Result<Option<ReadMemory>, FileError> {
+    let path = memory_path(state_dir, group);
+    let text = match fs::read(&path) {
+        Ok(text) => text,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(source) => return Err(FileError::Read { path, source }),
+    };
+    let stored: StoredMemory =
+        serde_json::from_slice(&text).map_err(|source| FileError::Damaged { path, source })?;
+    if stored.node != node {
+        return Ok(None);
+    }
+    let same_boot = stored.boot_id == boot_id();
+    let written = BootTime::from_duration(Duration::from_millis(stored.boot_time_ms));
+    let progress = match stored.progress {
+        StoredProgress::Asked => Progress::Asked,
+        // A step of a later version: from the first one on is always right, as steps can be repeated.
+        StoredProgress::At(name) => Progress::At(Step::from_name(&name).unwrap_or(Step::Fence)),
+        StoredProgress::Complete => Progress::Complete,
+    };
+    let memory = Memory {
+        nonce: Nonce(stored.nonce.as_u128()),
+        cause: match stored.cause {
+            StoredCause::Automatic => Cause::Automatic,
+            StoredCause::Operator => Cause::Operator,
+        },
+        progress,
+        max_epoch: Epoch(stored.max_epoch),
+    };
+    let age = same_boot.then(|| BootTime::now().since(written));
+    Ok(Some(ReadMemory { memory, same_boot, age }))
+}
+
+/// Writes the environment file for the units of a group and reads it back.
+///
+/// # Errors
+/// If it could not be written, or says something else afterwards.
+pub fn write_environment(
+    runtime_dir: &Path,
+    node: &str,
+    group: &str,
+    token: Token,
+) -> Result<(), FileError> {
+    let path = environment_path(runtime_dir, group);
+    let text = format!(
+        "UNDERSTUDY_GROUP={group}\nUNDERSTUDY_NODE={node}\nUNDERSTUDY_EPOCH={}\n\
+         UNDERSTUDY_NONCE={}\n",
+        token.epoch,
+        Uuid::from_u128(token.nonce.0)
+    );
+    // Readable by the units, whatever user they run as; there is no secret in it.
+    replace(&path, text.as_bytes(), 0o644)
+        .map_err(|source| FileError::Write { path: path.clone(), source })?;
+    let read = fs::read_to_string(&path)
+        .map_err(|source| FileError::Read { path: path.clone(), source })?;
+    if read == text {
+        Ok(())
+    } else {
+        let source = io::Error::other("it says something else after it was written");
+        Err(FileError::Write { path, source })
+    }
+}
+
+/// The store that this node belongs to, noted at the first read. Another one, such as a copy for
+/// tests, must not decide about this node's units.
+///
+/// # Errors
+/// If the note cannot be read or written.
+pub fn pinned_store(state_dir: &Path, present: &str) -> Result<String, FileError> {
+    let path = state_dir.join("store");
+    match fs::read_to_string(&path) {
+        Ok(text) if !text.trim().is_empty() => Ok(text.trim().to_owned()),
+        Ok(_) => pin(path, present),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => pin(path, present),
+        Err(source) => Err(FileError::Read { path, source }),
+    }
+}
+
+fn pin(path: PathBuf, present: &str) -> Result<String, FileError> {
+    replace(&path, format!("{present}\n").as_bytes(), 0o600)
+        .map_err(|source| FileError::Write { path, source })?;
+    Ok(present.to_owned())
+}
+
+/// Identity of this boot. A boot whose identity cannot be read is like no other, so that nothing
+/// from before it counts as recent.
+fn boot_id() -> String {
+    fs::read_to_string("/proc/sys/kernel/random/boot_id")
+        .map_or_else(|_| Uuid::new_v4().to_string(), |id| id.trim().to_owned())
+}
+
+/// Replaces a file whole: after a crash it has the old content or the new one.
+fn replace(path: &Path, content: &[u8], mode: u32) -> io::Result<()> {
+    use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+    let directory = path.parent().unwrap_or(Path::new("/"));
+    fs::create_dir_all(directory)?;
+    let new = path.with_extension("new");
+    let mut file = File::options().write(true).create(true).truncate(true).mode(mode).open(&new)?;
+    // The mode above is cut by the umask.
+    file.set_permissions(fs::Permissions::from_mode(mode))?;
+    file.write_all(content)?;
+    file.sync_all()?;
+    fs::rename(&new, path)?;
+    File::open(directory)?.sync_all()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn memory(progress: Progress) -> Memory {
+        Memory { nonce: Nonce(7), cause: Cause::Automatic, progress, max_epoch: Epoch(3) }
+    }
+
+    #[test]
+    fn a_memory_comes_back_as_it_was() {
+        let dir = tempfile::tempdir().unwrap();
+        for progress in [Progress::Asked, Progress::At(Step::Flip), Progress::Complete] {
+            write_memory(dir.path(), "b", "trading", &memory(progress)).unwrap();
+            let read = read_memory(dir.path(), "b", "trading").unwrap().unwrap();
+            assert_eq!(read.memory, memory(progress));
+            assert!(read.same_boot && read.age.unwrap() < Duration::from_secs(60));
+        }
+    }
+
+    #[test]
+    fn no_memory_is_no_error_and_another_nodes_memory_is_none() {
+        let dir = tempfile::tempdir().unwrap();
+        assert_eq!(read_memory(dir.path(), "b", "trading").unwrap(), None);
+        write_memory(dir.path(), "b", "trading", &memory(Progress::Asked)).unwrap();
+        assert_eq!(read_memory(dir.path(), "c", "trading").unwrap(), None);
+    }
+
+    #[test]
+    fn a_damaged_memory_is_an_error_that_names_the_file() {
+        let dir = tempfile::tempdir().unwrap();
+        write_memory(dir.path(), "b", "trading", &memory(Progress::Asked)).unwrap();
+        for damage in ["", "{", "null", "\0\0\0"] {
+            fs::write(memory_path(dir.path(), "trading"), damage).unwrap();
+            let error = read_memory(dir.path(), "b", "trading").unwrap_err().to_string();
+            assert!(error.contains("trading.json is damaged"), "{error}");
+        }
+    }
+
+    #[test]
+    fn the_store_is_pinned_by_its_first_read() {
+        let dir = tempfile::tempdir().unwrap();
+        assert_eq!(pinned_store(dir.path(), "one").unwrap(), "one");
+        assert_eq!(pinned_store(dir.path(), "two").unwrap(), "one");
+    }
+
+    #[test]
+    fn the_environment_file_has_the_token() {
+        let dir = tempfile::tempdir().unwrap();
+        let token = Token { epoch: Epoch(4), nonce: Nonce(1) };
+        write_environment(dir.path(), "b", "trading", token).unwrap();
+        let text = fs::read_to_string(environment_path(dir.path(), "trading")).unwrap();
+        assert_eq!(
+            text,
+            "UNDERSTUDY_GROUP=trading\nUNDERSTUDY_NODE=b\nUNDERSTUDY_EPOCH=4\n\
+             UNDERSTUDY_NONCE=00000000-0000-0000-0000-000000000001\n"
+        );
+    }
+}

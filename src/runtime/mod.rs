@@ -1,0 +1,4 @@
+//! The loop.
+
+pub mod files;
+pub mod reads;
