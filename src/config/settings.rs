@@ -195,7 +195,7 @@ pub struct Heartbeats {
 }
 
 /// A table's qualified name.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Table {
     /// Schema.
     pub schema: String,

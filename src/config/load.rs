@@ -1,0 +1,571 @@
+//! The keys of the configuration: their defaults, their bounds, and what must hold between them.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use humantime::format_duration;
+
+use super::document::{Document, Place};
+use super::fault::{Faults, Sink};
+use super::section::{Count, Item, Section, Setting, Span};
+use super::settings::{
+    Channel, ChannelKind, Fence, Group, Heartbeats, Host, Quorum, Redis, Settings, Severity, Store,
+    Table, Tls, Watch,
+};
+use super::values;
+
+/// The least that a configuration says.
+pub const MINIMAL: &str = r#"[store]
+hosts = ["db.example.net:5432"]
+database = "trading"
+
+[group.trading]
+bots = ["equity"]
+units = ["equity.service"]
+"#;
+
+/// As long as the monitor that understudy replaces. Faster than 100 ms the reads would be the
+/// store's main load; slower than five minutes nobody waits for a failover.
+const INTERVAL: Span = span(secs(10), millis(100), mins(5));
+
+/// Half an interval, so that a slow read is over before the next is due, and at most 1.5 s: a store
+/// that takes longer for one row is not well, and evidence of that age is of no use.
+const REPLY_TIMEOUT: Span = span(millis(1500), millis(10), mins(1));
+
+/// Long enough for a restart of Postgres, short enough that a person hears of it before the users.
+const BLIND_AFTER: Span = span(mins(2), secs(1), hours(24));
+
+/// Two beats of a bot that writes every 30 s. The relation to the interval bounds it from below.
+const TIMEOUT: Span = span(secs(60), millis(200), hours(24));
+
+/// Several round trips and a login over a bad line. A host that takes longer is as good as down.
+const CONNECT_TIMEOUT: Span = span(secs(5), millis(100), mins(1));
+
+/// As the monitor that understudy replaces: time for a person to look before anything moves again.
+const COOLDOWN: Span = span(mins(5), secs(1), hours(7 * 24));
+
+/// The third failover within an hour will not help where two did not.
+const LATCH_AFTER: Count = Count { default: 3, least: 1, most: 100 };
+
+/// See [`LATCH_AFTER`].
+const LATCH_WINDOW: Span = span(hours(1), mins(1), hours(30 * 24));
+
+/// systemd's own default for a start. More than an hour is no start but a migration.
+const START_DEADLINE: Span = span(secs(90), secs(1), hours(1));
+
+/// A program that cannot work usually ends within seconds. Zero trusts the first "active".
+const SETTLE: Span = span(secs(10), Duration::ZERO, mins(10));
+
+/// Three beats of a bot that writes every 30 s.
+const HEARTBEAT_DEADLINE: Span = span(secs(90), secs(1), hours(1));
+
+/// Added to `timeout`: the link breaks when the primary does, and some time passes until then.
+const LINK_DOWN_MARGIN: Duration = secs(60);
+
+/// How long the link to a dead primary may be down at most: beyond a day the data are history.
+const MAX_LINK_DOWN: Span = span(LINK_DOWN_MARGIN, secs(1), hours(24));
+
+/// A replica that keeps up is some kilobytes behind; a mebibyte is a burst, and more is a fault.
+const MAX_LAG_BYTES: Count = Count { default: 1 << 20, least: 0, most: i64::MAX as u64 };
+
+/// Redis answers within a millisecond unless it is busy with one long command.
+const CALL_TIMEOUT: Span = span(secs(1), millis(10), secs(30));
+
+/// A management board takes seconds to cut the power. Units wait for it all the while.
+const FENCE_DEADLINE: Span = span(secs(30), secs(1), mins(10));
+
+/// Groups. One statement reads them all; ten thousand are the most that was measured.
+const GROUPS_MAX: usize = 10_000;
+
+/// Bots of one group. A group is what fails over together, not a fleet.
+const BOTS_MAX: usize = 1_000;
+
+/// Units of one group. They are started all at once, and all have to become active.
+const UNITS_MAX: usize = 100;
+
+/// Channels. Each has a directory and a task of its own.
+const CHANNELS_MAX: usize = 100;
+
+/// Hosts of Postgres. Each costs a connection attempt before a failure is known.
+const HOSTS_MAX: usize = 16;
+
+/// Statuses that mean "stopped on purpose". Each is compared with each bot's at each read.
+const STATUSES_MAX: usize = 100;
+
+/// Program and arguments of the fence. A script is the place for more.
+const ARGUMENTS_MAX: usize = 100;
+
+impl Settings {
+    /// Reads the file at `path` and its drop-ins, `path` with `.d` appended.
+    ///
+    /// # Errors
+    ///
+    /// Everything that is wrong with them. Nothing of a faulty configuration can be used.
+    pub fn load(path: &Path) -> Result<Self, Faults> {
+        Self::load_in(path, &Surroundings::of_this_process())
+    }
+
+    /// The same in other surroundings.
+    ///
+    /// # Errors
+    ///
+    /// As [`Settings::load`].
+    pub fn load_in(path: &Path, around: &Surroundings) -> Result<Self, Faults> {
+        let sink = Sink::default();
+        let document = Document::read(path, &sink);
+        if document.root.entries.is_empty() && !sink.is_incomplete() {
+            let text = format!("says nothing yet; the least it needs is\n\n{MINIMAL}");
+            sink.unreadable(Place::MAIN, text);
+        }
+        let settings = Section::root(&document.root, &sink, |root| settings(root, around));
+        match sink.into_faults(&document) {
+            None => Ok(settings),
+            Some(faults) => Err(faults),
+        }
+    }
+}
+
+/// What a configuration refers to outside its files.
+pub struct Surroundings {
+    /// The host's name.
+    pub host_name: String,
+    /// Where systemd put the credentials of the service; `None` outside of one.
+    pub credentials: Option<PathBuf>,
+    /// Where systemd takes them from, for a person who runs a command.
+    pub credentials_at_rest: PathBuf,
+    /// Looks up an environment variable.
+    pub variable: fn(&str) -> Option<String>,
+}
+
+impl Surroundings {
+    /// Those of this process.
+    #[must_use]
+    pub fn of_this_process() -> Self {
+        let host_name = nix::unistd::gethostname().ok().and_then(|name| name.into_string().ok());
+        Self {
+            host_name: host_name.unwrap_or_default(),
+            credentials: std::env::var_os("CREDENTIALS_DIRECTORY").map(PathBuf::from),
+            credentials_at_rest: PathBuf::from("/etc/understudy/credentials"),
+            variable: |name| std::env::var(name).ok(),
+        }
+    }
+}
+
+fn settings(root: &mut Section<'_>, around: &Surroundings) -> Settings {
+    let node = root.text("node", around.host_name.clone(), values::node);
+    if !node.is_written() && values::node(&around.host_name).is_err() {
+        root.missing("this host has no usable name; write node = \"NAME\"");
+    }
+    let state_dir = root.text("state_dir", "/var/lib/understudy", values::absolute_path);
+    let runtime_dir = root.text("runtime_dir", "/run/understudy", values::absolute_path);
+    root.relation(
+        !state_dir.value.starts_with(&runtime_dir.value),
+        &[&state_dir.origin, &runtime_dir.origin],
+        || "state_dir must be outside runtime_dir, which systemd empties at each stop".to_owned(),
+    );
+
+    let pace = root.table("watch", pace);
+    let store = root.table("store", |section| store(section, around));
+    let heartbeats = root.table("heartbeats", |section| heartbeats(section, &original()));
+    let channels =
+        root.named_tables("alert", CHANNELS_MAX, |name, section| channel(name, section, around));
+
+    let common = Common { node, pace, heartbeats };
+    let mut claims = Claims::default();
+    let groups = root.named_tables("group", GROUPS_MAX, |name, section| {
+        group(name, section, &common, &mut claims, around)
+    });
+    if groups.is_empty() {
+        root.missing(
+            "no group to watch; write a table [group.NAME] with bots = [\"...\"] and units = \
+             [\"....service\"]",
+        );
+    }
+
+    let Common { node, pace, .. } = common;
+    let watch = Watch {
+        interval: pace.interval.value,
+        reply_timeout: pace.reply_timeout.value,
+        blind_after: pace.blind_after,
+    };
+    Settings {
+        node: node.value,
+        state_dir: state_dir.value,
+        runtime_dir: runtime_dir.value,
+        watch,
+        store,
+        channels,
+        groups,
+    }
+}
+
+/// What groups take over from the tables above them.
+struct Common {
+    node: Setting<String>,
+    pace: Pace,
+    heartbeats: Heartbeats,
+}
+
+struct Pace {
+    interval: Setting<Duration>,
+    reply_timeout: Setting<Duration>,
+    timeout: Setting<Duration>,
+    blind_after: Duration,
+}
+
+fn pace(section: &mut Section<'_>) -> Pace {
+    let interval = section.duration("interval", INTERVAL);
+    let reply_timeout = REPLY_TIMEOUT.default.min(interval.value / 2);
+    let reply_timeout = section.duration("reply_timeout", REPLY_TIMEOUT.or(reply_timeout));
+    let timeout = section.duration("timeout", TIMEOUT);
+    let blind_after = section.duration("blind_after", BLIND_AFTER);
+    section.relation(
+        reply_timeout.value < interval.value,
+        &[&reply_timeout.origin, &interval.origin],
+        || "reply_timeout must be shorter than interval, or reads would queue up".to_owned(),
+    );
+    section.relation(
+        blind_after.value >= interval.value + reply_timeout.value,
+        &[&blind_after.origin, &interval.origin, &reply_timeout.origin],
+        || {
+            let least = interval.value + reply_timeout.value;
+            format!(
+                "blind_after must be at least interval + reply_timeout ({}), or one slow read \
+                 would call a person",
+                format_duration(least)
+            )
+        },
+    );
+    Pace { interval, reply_timeout, timeout, blind_after: blind_after.value }
+}
+
+fn store(section: &mut Section<'_>, around: &Surroundings) -> Store {
+    let hosts = section.needed_list(
+        "hosts",
+        HOSTS_MAX,
+        "list where Postgres listens, like [\"db1:5432\", \"db2:5432\"]",
+        values::postgres_host,
+    );
+    let database = section.needed_text(
+        "database",
+        "name the database that the heartbeats are in",
+        values::identifier,
+    );
+    let user = section.text("user", "understudy", values::identifier);
+    let password = section.secret("password", around);
+    let hosts = plain(hosts);
+    // What leaves the host is encrypted unless a person says otherwise.
+    let tls = tls(section, !hosts.iter().all(values::is_local));
+    let schema = section.text("schema", "understudy", values::own_schema);
+    let connect_timeout = section.duration("connect_timeout", CONNECT_TIMEOUT);
+    Store {
+        hosts,
+        database: database.value,
+        user: user.value,
+        password: password.value,
+        tls,
+        schema: schema.value,
+        connect_timeout: connect_timeout.value,
+    }
+}
+
+fn tls(section: &mut Section<'_>, verify: bool) -> Tls {
+    let verify = section.choice("tls", verify, &[("verify", true), ("off", false)]);
+    let ca_file = section.text_if_written("ca_file", values::absolute_path);
+    section.relation(
+        verify.value || ca_file.value.is_none(),
+        &[&ca_file.origin, &verify.origin],
+        || {
+            "ca_file is of no use while the connection is not encrypted; write tls = \"verify\""
+                .to_owned()
+        },
+    );
+    if verify.value { Tls::Verify { ca_file: ca_file.value } } else { Tls::Off }
+}
+
+/// The table that the monitor which understudy replaces has read.
+fn original() -> Heartbeats {
+    Heartbeats {
+        table: Table { schema: "public".to_owned(), name: "bot_status".to_owned() },
+        name_column: "bot_name".to_owned(),
+        beat_column: "last_heartbeat".to_owned(),
+        status_column: "status".to_owned(),
+        primary_status: "PRIMARY".to_owned(),
+        stopped_statuses: vec!["EMERGENCY_STOPPED".to_owned()],
+    }
+}
+
+fn heartbeats(section: &mut Section<'_>, base: &Heartbeats) -> Heartbeats {
+    let table = section.text("table", base.table.clone(), values::table);
+    let mut column = |key, base: &str| section.text(key, base, values::identifier).value;
+    let name_column = column("name_column", &base.name_column);
+    let beat_column = column("beat_column", &base.beat_column);
+    let status_column = column("status_column", &base.status_column);
+    let primary_status = section.text("primary_status", &*base.primary_status, values::label);
+    let stopped = section.list("stopped_statuses", STATUSES_MAX, values::label);
+    let inherited = !primary_status.is_written() && !stopped.is_written();
+    let stopped_origin = stopped.origin.clone();
+    let stopped_statuses =
+        if stopped.is_written() { plain(stopped) } else { base.stopped_statuses.clone() };
+    section.relation(
+        inherited || !stopped_statuses.contains(&primary_status.value),
+        &[&primary_status.origin, &stopped_origin],
+        || {
+            "primary_status is one of stopped_statuses, so understudy's own failover would \
+             forbid the next one"
+                .to_owned()
+        },
+    );
+    Heartbeats {
+        table: table.value,
+        name_column,
+        beat_column,
+        status_column,
+        primary_status: primary_status.value,
+        stopped_statuses,
+    }
+}
+
+fn channel(name: &str, section: &mut Section<'_>, around: &Surroundings) -> Channel {
+    // There is one kind as yet, so it decides nothing.
+    section.needed_choice("kind", (), &[("webhook", ())]);
+    let severities = [Severity::Info, Severity::Warning, Severity::Critical];
+    let severities = severities.map(|severity| (severity.as_str(), severity));
+    let min_severity = section.choice("min_severity", Severity::Info, &severities);
+    let url = section.needed_secret_or_plain(
+        "url",
+        "write where to send alerts, like \"https://hooks.example.com/x\"",
+        around,
+        values::check_url,
+    );
+    let ca_file = section.text_if_written("ca_file", values::absolute_path);
+    Channel {
+        name: name.to_owned(),
+        min_severity: min_severity.value,
+        kind: ChannelKind::Webhook { url: url.value, ca_file: ca_file.value },
+    }
+}
+
+/// What groups may not share, and where each is.
+#[derive(Default)]
+struct Claims {
+    units: BTreeMap<String, Claim>,
+    bots: BTreeMap<(Table, String), Claim>,
+}
+
+struct Claim {
+    group: String,
+    at: Place,
+}
+
+fn group(
+    name: &str,
+    section: &mut Section<'_>,
+    common: &Common,
+    claims: &mut Claims,
+    around: &Surroundings,
+) -> Group {
+    let bots = section.needed_list(
+        "bots",
+        BOTS_MAX,
+        "list the bots by their names in the heartbeat table",
+        values::label,
+    );
+    let units = section.needed_list(
+        "units",
+        UNITS_MAX,
+        "list the systemd units to start, like [\"equity.service\"]",
+        values::unit,
+    );
+    let primary = section.text("primary", "primary", values::node);
+    let stale = section.choice("stale", Quorum::Any, &[("any", Quorum::Any), ("all", Quorum::All)]);
+    let timeout = section.duration("timeout", TIMEOUT).or_inherit(&common.pace.timeout);
+    let cooldown = section.duration("cooldown", COOLDOWN);
+    let latch_after = section.count("latch_after", LATCH_AFTER);
+    let latch_failovers = u32::try_from(latch_after.value).unwrap_or(u32::MAX);
+    let fastest_latch = cooldown.value.saturating_mul(latch_failovers - 1);
+    let latch_window = LATCH_WINDOW.or(LATCH_WINDOW.default.max(fastest_latch));
+    let latch_window = section.duration("latch_window", latch_window);
+    let accept_dual_active = section.boolean("accept_dual_active", false);
+    let start_deadline = section.duration("start_deadline", START_DEADLINE);
+    let settle = section.duration("settle", SETTLE);
+    let heartbeat_deadline = section.duration("heartbeat_deadline", HEARTBEAT_DEADLINE);
+    let heartbeats = section.table("heartbeats", |inner| heartbeats(inner, &common.heartbeats));
+    let redis = section.table_if_written("redis", |inner| redis(inner, &timeout, around));
+    let fence = section.table_if_written("fence", fence);
+
+    for unit in &units.value {
+        claim(section, unit, &mut claims.units, unit.value.clone(), name, "unit");
+    }
+    for bot in &bots.value {
+        let key = (heartbeats.table.clone(), bot.value.clone());
+        claim(section, bot, &mut claims.bots, key, name, "bot");
+    }
+    section.relation(
+        primary.value != common.node.value,
+        &[&primary.origin, &common.node.origin],
+        || "primary and node have the same name, but this node stands by for another".to_owned(),
+    );
+    check_window(section, &timeout, &common.pace);
+    section.relation(cooldown.value >= timeout.value, &[&cooldown.origin, &timeout.origin], || {
+        format!(
+            "cooldown must be at least timeout ({}), or the silence that led to a failover \
+                 could lead to the next one",
+            format_duration(timeout.value)
+        )
+    });
+    section.relation(
+        latch_window.value >= fastest_latch,
+        &[&latch_window.origin, &latch_after.origin, &cooldown.origin],
+        || {
+            format!(
+                "latch_window must be at least (latch_after - 1) x cooldown ({}), or so many \
+                 failovers would never fall into it",
+                format_duration(fastest_latch)
+            )
+        },
+    );
+
+    Group {
+        name: name.to_owned(),
+        primary: primary.value,
+        heartbeats,
+        bots: plain(bots),
+        stale: stale.value,
+        timeout: timeout.value,
+        units: plain(units),
+        cooldown: cooldown.value,
+        latch_after: latch_failovers,
+        latch_window: latch_window.value,
+        accept_dual_active: accept_dual_active.value,
+        redis,
+        fence,
+        start_deadline: start_deadline.value,
+        settle: settle.value,
+        heartbeat_deadline: heartbeat_deadline.value,
+    }
+}
+
+fn check_window(section: &Section<'_>, timeout: &Setting<Duration>, pace: &Pace) {
+    let Pace { interval, reply_timeout, .. } = pace;
+    let least = (interval.value + reply_timeout.value) * 2;
+    section.relation(
+        timeout.value >= least,
+        &[&timeout.origin, &interval.origin, &reply_timeout.origin],
+        || {
+            format!(
+                "timeout must be at least 2 x (interval + reply_timeout), here {}: a window must \
+                 hold at least two reads, or a slow store would look like a silent bot",
+                format_duration(least)
+            )
+        },
+    );
+}
+
+/// Notes whether `item` was already named, in this group or another.
+fn claim<K: Ord>(
+    section: &Section<'_>,
+    item: &Item<String>,
+    claims: &mut BTreeMap<K, Claim>,
+    key: K,
+    group: &str,
+    what: &str,
+) {
+    match claims.get(&key) {
+        Some(earlier) if earlier.group == group => {
+            section.clash(item, format!("the same {what} twice; keep one"), earlier.at);
+        }
+        Some(earlier) => {
+            let text =
+                format!("this {what} is also in group.{}; it can be in one only", earlier.group);
+            section.clash(item, text, earlier.at);
+        }
+        None => {
+            claims.insert(key, Claim { group: group.to_owned(), at: item.at });
+        }
+    }
+}
+
+fn redis(section: &mut Section<'_>, timeout: &Setting<Duration>, around: &Surroundings) -> Redis {
+    let address = Host::Tcp("127.0.0.1".to_owned(), 6379);
+    let address = section.text("address", address, values::redis_host);
+    let primary = section.text_if_written("primary", values::redis_host);
+    let user = section.text_if_written("user", values::label);
+    let password = section.secret("password", around);
+    let tls = tls(section, false);
+    let max_lag_bytes = section.count("max_lag_bytes", MAX_LAG_BYTES);
+    let max_link_down = MAX_LINK_DOWN.or(LINK_DOWN_MARGIN + timeout.value);
+    let max_link_down = section.duration("max_link_down", max_link_down);
+    let allow_empty = section.boolean("allow_empty", false);
+    let call_timeout = section.duration("call_timeout", CALL_TIMEOUT);
+    section.relation(
+        max_link_down.value >= timeout.value,
+        &[&max_link_down.origin, &timeout.origin],
+        || {
+            format!(
+                "max_link_down must be at least timeout ({}): the link is down for as long as \
+                 the primary is, so every failover would be refused",
+                format_duration(timeout.value)
+            )
+        },
+    );
+    section.relation(
+        primary.value.as_ref() != Some(&address.value),
+        &[&primary.origin, &address.origin],
+        || "primary and address are the same, but a replica follows another Redis".to_owned(),
+    );
+    Redis {
+        address: address.value,
+        primary: primary.value,
+        user: user.value,
+        password: password.value,
+        tls,
+        max_lag_bytes: max_lag_bytes.value,
+        max_link_down: max_link_down.value,
+        allow_empty: allow_empty.value,
+        call_timeout: call_timeout.value,
+    }
+}
+
+fn fence(section: &mut Section<'_>) -> Fence {
+    let command = section.needed_list(
+        "command",
+        ARGUMENTS_MAX,
+        "write the program and its arguments, like [\"/usr/local/bin/fence\", \"db1\"]",
+        values::argument,
+    );
+    let program = command.value.first().map(|program| program.value.clone());
+    section.relation(
+        program.is_none_or(|program| values::absolute_path(&program).is_ok()),
+        &[&command.origin],
+        || "the program must be an absolute path; no shell looks for it".to_owned(),
+    );
+    let required = section.boolean("required", true);
+    let deadline = section.duration("deadline", FENCE_DEADLINE);
+    Fence { command: plain(command), required: required.value, deadline: deadline.value }
+}
+
+fn plain<T>(list: Setting<Vec<Item<T>>>) -> Vec<T> {
+    list.value.into_iter().map(|item| item.value).collect()
+}
+
+const fn span(default: Duration, least: Duration, most: Duration) -> Span {
+    Span { default, least, most }
+}
+
+const fn millis(count: u64) -> Duration {
+    Duration::from_millis(count)
+}
+
+const fn secs(count: u64) -> Duration {
+    Duration::from_secs(count)
+}
+
+const fn mins(count: u64) -> Duration {
+    secs(60 * count)
+}
+
+const fn hours(count: u64) -> Duration {
+    mins(60 * count)
+}
