@@ -6,6 +6,7 @@
 //! [`cli`] is the front door.
 
 pub mod adapters;
+pub mod cli;
 pub mod config;
 pub mod control;
 pub mod engine;

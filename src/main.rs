@@ -1,3 +1,27 @@
 //! Parse the command line, run it, turn the outcome into an exit code.
 
-fn main() {}
+use std::io::Write;
+use std::process::ExitCode;
+
+use clap::Parser;
+use understudy::cli;
+
+fn main() -> ExitCode {
+    let options = cli::Options::parse();
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
+    let said = match runtime {
+        Ok(runtime) => runtime.block_on(cli::run(options)),
+        Err(error) => Err(error.into()),
+    };
+    match said {
+        Ok(said) => match cli::print(&said.text) {
+            Ok(()) => ExitCode::from(said.code),
+            Err(_) => ExitCode::FAILURE,
+        },
+        Err(error) => {
+            // With standard error gone too, the exit code has to do.
+            let _unheard = writeln!(std::io::stderr(), "understudy: {error:#}");
+            ExitCode::from(cli::exit_code(&error))
+        }
+    }
+}

@@ -23,8 +23,10 @@ pub enum Request {
         group: String,
         /// Although its heartbeats are not silent.
         force: bool,
-        /// Who asks, as the command line found out; for the log.
+        /// Who asks, as the command line found out; for the history.
         by: String,
+        /// And why.
+        reason: String,
     },
 }
 

@@ -245,6 +245,7 @@ impl Engine {
             Answer::Granted(epoch) => {
                 self.recalled = None;
                 self.max_epoch = self.max_epoch.max(epoch);
+                self.floor = epoch;
                 self.told.refusal = None;
                 out.push(Action::Tell(Notice::Acquired { epoch, cause }));
                 let tenure = Tenure {

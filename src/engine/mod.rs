@@ -61,7 +61,10 @@ pub struct Engine {
     recalled: Option<Recalled>,
     /// Nonces are this, counted up: the engine has no randomness of its own.
     next_nonce: Nonce,
+    /// Highest epoch ever seen; a new one is above it.
     max_epoch: Epoch,
+    /// An epoch below this means that the store went back, until a person said who has the group.
+    floor: Epoch,
     check: Check,
     told: Told,
 }
@@ -192,6 +195,7 @@ impl Engine {
             last: None,
             last_turn: now,
             max_epoch: recalled.map_or(Epoch(0), |recalled| recalled.memory.max_epoch),
+            floor: recalled.map_or(Epoch(0), |recalled| recalled.memory.max_epoch),
             recalled,
             next_nonce: first_nonce,
             check: Check { asked: false, next_at: now, found: None },
@@ -311,15 +315,19 @@ impl Engine {
         out: &mut Vec<Action>,
     ) {
         let epoch = observation.lease.epoch;
-        if epoch < self.max_epoch {
-            let seen = self.max_epoch;
+        let before = self.last.as_ref().map(|(_, last)| last.lease.epoch);
+        // A new tenure after the store went back is a person's word on who has the group.
+        let settled = before.is_some_and(|before| before < self.floor && before < epoch);
+        if epoch < self.floor && !settled {
+            let seen = self.floor;
             let cause = liveness::Cause::StoreWentBack { seen, now: epoch };
             self.lose(now, cause, out);
             self.last = Some((now, observation));
             self.call_off(out);
             return;
         }
-        self.max_epoch = epoch;
+        self.floor = epoch;
+        self.max_epoch = self.max_epoch.max(epoch);
         if let Some(cause) = self.watch.observed(now, sent, &observation, &self.policy) {
             out.push(Action::Tell(Notice::WindowRestarted { cause: cause.to_string() }));
         }

@@ -14,6 +14,9 @@ use crate::engine::observation::{Epoch, Nonce, Token};
 use crate::engine::plan::Step;
 use crate::time::BootTime;
 
+/// Least free space in the state directory: some hundred memories and alerts.
+const STATE_MIN_BYTES: u64 = 1024 * 1024;
+
 /// A file could not be kept or understood.
 #[derive(Debug, thiserror::Error)]
 pub enum FileError {
@@ -219,6 +222,28 @@ fn pin(path: PathBuf, present: &str) -> Result<String, FileError> {
     replace(&path, format!("{present}\n").as_bytes(), 0o600)
         .map_err(|source| FileError::Write { path, source })?;
     Ok(present.to_owned())
+}
+
+/// Whether memories can be written. A node that cannot remember must not take over.
+///
+/// # Errors
+/// Why not, in words.
+pub fn state_directory_usable(path: &Path) -> Result<(), String> {
+    fs::create_dir_all(path)
+        .map_err(|error| format!("the state directory {} cannot be made: {error}", path.display()))?;
+    nix::unistd::access(path, nix::unistd::AccessFlags::W_OK).map_err(|error| {
+        format!("the state directory {} cannot be written to: {error}", path.display())
+    })?;
+    let free = nix::sys::statvfs::statvfs(path)
+        .map_err(|error| format!("the state directory {}: {error}", path.display()))?;
+    let bytes = free.blocks_available().saturating_mul(free.fragment_size());
+    if bytes < STATE_MIN_BYTES {
+        return Err(format!(
+            "the disk of the state directory {} is full ({bytes} bytes left)",
+            path.display()
+        ));
+    }
+    Ok(())
 }
 
 /// Identity of this boot. A boot whose identity cannot be read is like no other, so that nothing

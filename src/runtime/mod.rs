@@ -1,4 +1,11 @@
-//! The loop.
+//! The daemon at work: [`supervisor`] is the loop, [`worker`] the hands of a group, [`tell`] its
+//! voice, [`history`] its pen. Decisions are the engine's; SQL and unit names belong to the adapters.
 
 pub mod files;
+pub mod history;
+pub mod notify;
+pub mod policy;
 pub mod reads;
+pub mod supervisor;
+pub mod tell;
+pub mod worker;

@@ -1,0 +1,398 @@
+//! `understudy check`: would a failover work? Everything short of acting, each line with its remedy.
+//!
+//! To add a check: a line in the function of its part below.
+
+use std::fmt::Write as _;
+use std::path::Path;
+use std::time::Duration;
+
+use serde::Serialize;
+use tokio::time::timeout;
+
+use super::{Said, json as print_json};
+use crate::adapters::hook;
+use crate::adapters::postgres::Store;
+use crate::adapters::postgres::inspect::{GroupInspection, Heartbeats, Inspection};
+use crate::adapters::redis::{Permitted, Redis, gate};
+use crate::adapters::systemd::{Enabled, Systemd};
+use crate::config::fault::Faults;
+use crate::config::settings::{Group, Settings};
+use crate::control::protocol::{Request, Response};
+use crate::control::{ControlError, ask};
+use crate::runtime::files;
+use crate::runtime::worker::chain;
+
+/// How long one server may take to answer all questions.
+const PATIENCE: Duration = Duration::from_secs(15);
+
+/// Oldest Postgres whose functions the schema uses.
+const POSTGRES_MIN: i32 = 130_000;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "lowercase")]
+enum Level {
+    Ok,
+    Warning,
+    Fault,
+}
+
+#[derive(Debug, Serialize)]
+struct Line {
+    level: Level,
+    /// What was looked at: a part, or a group and a part.
+    about: String,
+    text: String,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    remedy: String,
+}
+
+#[derive(Debug, Default)]
+struct Report(Vec<Line>);
+
+impl Report {
+    fn ok(&mut self, about: &str, text: impl Into<String>) {
+        self.add(Level::Ok, about, text, "");
+    }
+
+    fn warning(&mut self, about: &str, text: impl Into<String>, remedy: impl Into<String>) {
+        self.add(Level::Warning, about, text, remedy);
+    }
+
+    fn fault(&mut self, about: &str, text: impl Into<String>, remedy: impl Into<String>) {
+        self.add(Level::Fault, about, text, remedy);
+    }
+
+    fn add(
+        &mut self,
+        level: Level,
+        about: &str,
+        text: impl Into<String>,
+        remedy: impl Into<String>,
+    ) {
+        let (about, text, remedy) = (about.to_owned(), text.into(), remedy.into());
+        self.0.push(Line { level, about, text, remedy });
+    }
+
+    fn said(&self, json: bool) -> anyhow::Result<Said> {
+        let worst = self.0.iter().map(|line| line.level).max().unwrap_or(Level::Ok);
+        let code = worst as u8;
+        if json {
+            return Ok(Said { text: print_json(&self.0)?, code });
+        }
+        let mut text = String::new();
+        for line in &self.0 {
+            let level = match line.level {
+                Level::Ok => "ok     ",
+                Level::Warning => "warning",
+                Level::Fault => "FAULT  ",
+            };
+            writeln!(text, "{level} {}: {}", line.about, line.text)?;
+            if !line.remedy.is_empty() {
+                writeln!(text, "        → {}", line.remedy)?;
+            }
+        }
+        text += match worst {
+            Level::Ok => "\nA failover would work as far as can be told without one.\n",
+            Level::Warning => "\nA failover would work; read the warnings.\n",
+            Level::Fault => "\nA failover would NOT work.\n",
+        };
+        Ok(Said { text, code })
+    }
+}
+
+pub(super) async fn check(
+    settings: Result<Settings, Faults>,
+    path: &Path,
+    json: bool,
+) -> anyhow::Result<Said> {
+    let mut report = Report::default();
+    let settings = match settings {
+        Ok(settings) => settings,
+        Err(faults) => {
+            report.fault("configuration", faults.to_string().trim_end(), "");
+            return report.said(json);
+        }
+    };
+    let groups = settings.groups.len();
+    report.ok("configuration", format!("{} is valid, {groups} group(s)", path.display()));
+    node(&mut report, &settings).await;
+    store(&mut report, &settings).await;
+    let mut systemd = Systemd::new();
+    for group in &settings.groups {
+        takeover(&mut report, group);
+        units(&mut report, group, &mut systemd).await;
+        redis(&mut report, group).await;
+        fence(&mut report, group);
+    }
+    report.said(json)
+}
+
+async fn node(report: &mut Report, settings: &Settings) {
+    match files::state_directory_usable(&settings.state_dir) {
+        Ok(()) => report.ok("node", format!("{} can be written", settings.state_dir.display())),
+        Err(problem) => report.fault("node", problem, "the daemon's user must be able to write it"),
+    }
+    if settings.channels.is_empty() {
+        report.warning(
+            "alerts",
+            "go to the journal only",
+            "add a channel: [alert.NAME] with kind = \"webhook\" and url",
+        );
+    }
+    match ask(&settings.runtime_dir, &Request::Status).await {
+        Ok(Response::Status(status)) => match status.configuration_refused {
+            None => report.ok("daemon", format!("runs with process id {}", status.pid)),
+            Some(why) => report.warning(
+                "daemon",
+                format!("runs with an older configuration: {why}"),
+                "mend the configuration, then systemctl reload understudy",
+            ),
+        },
+        Ok(_) => report.fault("daemon", "answers nonsense", "systemctl restart understudy"),
+        Err(error @ ControlError::NotRunning { .. }) => {
+            report.warning("daemon", error.to_string(), "nobody watches until it runs");
+        }
+        Err(error) => report.warning("daemon", chain(&error), "ask as root"),
+    }
+}
+
+async fn store(report: &mut Report, settings: &Settings) {
+    let inspected = async {
+        let patience = Duration::from_secs(5);
+        Store::new(&settings.store, &settings.node, patience, &settings.groups)?
+            .inspect(&settings.groups)
+            .await
+    };
+    let inspection = match timeout(PATIENCE, inspected).await {
+        Ok(Ok(inspection)) => inspection,
+        Ok(Err(error)) => {
+            let remedy = if error.is_misconfiguration() {
+                "correct [store] in the configuration, or what it names in the database"
+            } else {
+                "see that the database runs and is reachable from here"
+            };
+            return report.fault("store", chain(&error), remedy);
+        }
+        Err(_) => {
+            let text = format!("did not answer within {} s", PATIENCE.as_secs());
+            return report.fault("store", text, "see that the database is not overloaded");
+        }
+    };
+    server(report, &inspection);
+    let set_up = inspection.schema_version == Some(inspection.schema_version_needed);
+    match inspection.schema_version {
+        Some(_) if set_up => report.ok("store", "understudy's schema is up to date"),
+        Some(version) => report.fault(
+            "store",
+            format!(
+                "understudy's schema has version {version}, this program needs {}",
+                inspection.schema_version_needed
+            ),
+            "run `understudy setup` of the newer version",
+        ),
+        None => {
+            report.fault("store", "understudy's schema is not set up", "run `understudy setup`");
+        }
+    }
+    for right in inspection.missing_rights.iter().filter(|_| set_up) {
+        let remedy = format!("GRANT {right} TO {}", inspection.facts.role);
+        report.fault("store", format!("role {} may not {right}", inspection.facts.role), remedy);
+    }
+    for (group, inspected) in settings.groups.iter().zip(&inspection.groups) {
+        if set_up && !inspected.known {
+            let remedy = "run `understudy setup` again after adding a group";
+            report.fault(&group.name, "the store has no lease for it", remedy);
+        }
+        heartbeats(report, group, inspected);
+    }
+}
+
+fn server(report: &mut Report, inspection: &Inspection) {
+    let facts = &inspection.facts;
+    let (major, minor) = (facts.version / 10_000, facts.version % 10_000);
+    let text = format!("PostgreSQL {major}.{minor} at {}, as {}", inspection.server, facts.role);
+    if facts.version < POSTGRES_MIN {
+        report.fault("store", text, "understudy needs PostgreSQL 13 or later");
+    } else {
+        report.ok("store", text);
+    }
+    if facts.recovering || facts.read_only {
+        report.fault("store", "accepts no writes", "list the hosts of the writable server too");
+    }
+    if facts.superuser {
+        report.warning(
+            "store",
+            format!("role {} is a superuser", facts.role),
+            "give understudy a role of its own; `understudy setup` grants it what it needs",
+        );
+    }
+    if !facts.fsync || facts.synchronous_commit == "off" {
+        report.warning(
+            "store",
+            "a crash of the server may take back a lease that was granted (fsync or \
+             synchronous_commit is off)",
+            "set both to on",
+        );
+    }
+}
+
+fn heartbeats(report: &mut Report, group: &Group, inspected: &GroupInspection) {
+    let about = format!("{} heartbeats", group.name);
+    let found = &inspected.heartbeats;
+    let table = format!("{}.{}", group.heartbeats.table.schema, group.heartbeats.table.name);
+    if found.relation_kind.is_none() {
+        return report.fault(&about, format!("there is no table {table}"), "correct `table`");
+    }
+    columns(report, group, found, &about, &table);
+    for (bot, rows) in &inspected.rows {
+        match rows {
+            1 => report.ok(&about, format!("{bot} has a row")),
+            0 => {
+                let others = match inspected.other_names.as_slice() {
+                    [] => String::new(),
+                    names => format!(" (names in the table: {})", names.join(", ")),
+                };
+                let remedy = "correct the name, or start the bot once so that it makes its row";
+                report.fault(&about, format!("{bot} has no row in {table}{others}"), remedy);
+            }
+            rows => report.fault(
+                &about,
+                format!("{bot} has {rows} rows in {table}"),
+                "one bot, one row: remove the others and add a unique constraint",
+            ),
+        }
+    }
+    if found.row_security {
+        let remedy = "see that a policy lets understudy's role see and update the rows";
+        report.warning(&about, format!("{table} has row security"), remedy);
+    }
+}
+
+fn columns(report: &mut Report, group: &Group, found: &Heartbeats, about: &str, table: &str) {
+    let names = &group.heartbeats;
+    let columns = [
+        (&names.name_column, &found.name_column, false),
+        (&names.beat_column, &found.beat_column, false),
+        (&names.status_column, &found.status_column, true),
+    ];
+    for (name, column, writes) in columns {
+        if column.data_type.is_none() {
+            let text = format!("{table} has no column {name}");
+            report.fault(about, text, "correct the names under [heartbeats]");
+        } else if !column.readable() {
+            let text = format!("column {name} of {table} may not be read");
+            report.fault(about, text, "run `understudy setup` as the owner of the table");
+        } else if writes && column.update != Some(true) {
+            let text = format!("column {name} of {table} may not be updated");
+            report.fault(about, text, "run `understudy setup` as the owner of the table");
+        }
+    }
+    if found.lacks_time_zone() {
+        report.ok(
+            about,
+            "the heartbeat has no time zone; nothing is decided by it, but shown ages may be off",
+        );
+    }
+}
+
+fn takeover(report: &mut Report, group: &Group) {
+    let fenced = group.fence.as_ref().is_some_and(|fence| fence.required);
+    if fenced {
+        report.ok(&group.name, "takes over automatically, after the fence succeeded");
+    } else if group.accept_dual_active {
+        report.warning(
+            &group.name,
+            "takes over automatically without a required fence: a primary that is alive but cut off \
+             goes on running, and two copies act",
+            "configure [group.NAME.fence] with required = true; set min-replicas-to-write 1 on the \
+             primary's Redis; give each node a database role of its own",
+        );
+    } else {
+        report.warning(
+            &group.name,
+            "only alerts and never takes over by itself",
+            "configure a required fence, or accept the risk with accept_dual_active = true",
+        );
+    }
+}
+
+async fn units(report: &mut Report, group: &Group, systemd: &mut Systemd) {
+    let about = format!("{} units", group.name);
+    let states = match timeout(PATIENCE, systemd.inspect(&group.units)).await {
+        Ok(Ok(states)) => states,
+        Ok(Err(error)) => return report.fault(&about, chain(&error), "is systemd running here?"),
+        Err(_) => return report.fault(&about, "systemd does not answer", "look at PID 1"),
+    };
+    for state in states {
+        let unit = &state.unit;
+        if let Some(fault) = state.unstartable() {
+            report.fault(&about, format!("{unit}: {fault}"), "");
+            continue;
+        }
+        report.ok(&about, state.to_string());
+        if matches!(state.enabled, Enabled::Enabled | Enabled::EnabledRuntime) {
+            report.warning(
+                &about,
+                format!("{unit} starts at boot: a standby that reboots would run a second copy"),
+                format!("systemctl disable {unit}"),
+            );
+        }
+        if state.needs_reload {
+            let text = format!("{unit} was changed on disk, systemd knows the old version");
+            report.warning(&about, text, "systemctl daemon-reload");
+        }
+    }
+}
+
+async fn redis(report: &mut Report, group: &Group) {
+    let Some(settings) = &group.redis else { return };
+    let about = format!("{} redis", group.name);
+    let inspected = async {
+        let mut redis = Redis::new(settings)?;
+        let inspection = redis.inspect(&group.name).await?;
+        Ok::<_, crate::adapters::redis::RedisError>((inspection, redis))
+    };
+    let (inspection, redis) = match timeout(PATIENCE, inspected).await {
+        Ok(Ok(inspected)) => inspected,
+        Ok(Err(error)) => return report.fault(&about, chain(&error), error.remedy()),
+        Err(_) => return report.fault(&about, "does not answer", "is it overloaded?"),
+    };
+    match gate(&inspection.sample, redis.last_lag(), settings) {
+        Ok(()) => report.ok(&about, inspection.sample.to_string()),
+        Err(fault) => report.fault(&about, fault.to_string(), fault.remedy()),
+    }
+    for permission in &inspection.permissions {
+        match &permission.permitted {
+            Permitted::Yes => {}
+            Permitted::No { text } => report.fault(
+                &about,
+                format!("{} may not use {}: {text}", inspection.user, permission.command),
+                "give the ACL user that command",
+            ),
+            Permitted::Unknown => report.warning(
+                &about,
+                format!("cannot tell whether {} may use {}", inspection.user, permission.command),
+                "give the ACL user +acl|dryrun",
+            ),
+        }
+    }
+    for risk in &inspection.risks {
+        report.warning(&about, risk.to_string(), risk.remedy());
+    }
+    if settings.primary.is_none() {
+        report.warning(
+            &about,
+            "its lag is not known, as `primary` is not configured",
+            "set primary = \"HOST:PORT\" so that the lag is sampled while the primary lives",
+        );
+    }
+}
+
+fn fence(report: &mut Report, group: &Group) {
+    let Some(fence) = &group.fence else { return };
+    let about = format!("{} fence", group.name);
+    match hook::executable(fence) {
+        Ok(()) => report.ok(&about, format!("{} can be run", fence.command.join(" "))),
+        Err(problem) => report.fault(&about, problem, "correct `command`, or make it executable"),
+    }
+}

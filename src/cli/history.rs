@@ -1,0 +1,74 @@
+//! `understudy history`: what happened, newest first, and the timeline of one failover.
+
+use clap::Args;
+
+use super::{Refused, Said, group, json as print_json, store};
+use crate::adapters::postgres::operator::Record;
+use crate::config::settings::Settings;
+
+#[derive(Debug, Args)]
+pub(super) struct Arguments {
+    /// Show one entry with its timeline; the beginning of its id is enough.
+    id: Option<String>,
+    /// Only this group.
+    #[arg(long, value_name = "GROUP")]
+    group: Option<String>,
+    /// How many entries.
+    #[arg(long, value_name = "N", default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    limit: u32,
+}
+
+pub(super) async fn history(
+    settings: &Settings,
+    arguments: &Arguments,
+    json: bool,
+) -> anyhow::Result<Said> {
+    let mut store = store(settings)?;
+    if let Some(id) = &arguments.id {
+        let Some(record) = store.history_one(id).await? else {
+            return Err(Refused(format!("there is no entry {id}, or more than one")).into());
+        };
+        return Ok(if json { print_json(&record)? } else { one(&record) }.into());
+    }
+    let name = match &arguments.group {
+        Some(name) => Some(group(settings, Some(name))?.name.as_str()),
+        None => None,
+    };
+    let records = store.history(name, arguments.limit).await?;
+    if json {
+        return Ok(print_json(&records)?.into());
+    }
+    if records.is_empty() {
+        return Ok("nothing has happened yet\n".to_owned().into());
+    }
+    Ok(records.iter().map(line).collect::<String>().into())
+}
+
+fn line(record: &Record) -> String {
+    let id: String = record.id.chars().take(8).collect();
+    let status = record.status.map(|status| format!(" {status}")).unwrap_or_default();
+    let by = record.by.as_ref().map(|by| format!(" by {by}")).unwrap_or_default();
+    let reason = match record.reason.as_deref() {
+        None | Some("") => String::new(),
+        Some(reason) => format!(": {reason}"),
+    };
+    format!(
+        "{}  {id:8}  {}  {}{status} on {} (epoch {}){by}{reason}\n",
+        record.at, record.group, record.kind, record.node, record.epoch
+    )
+}
+
+fn one(record: &Record) -> String {
+    let mut text = line(record);
+    if let Some(ended_at) = &record.ended_at {
+        text += &format!("  ended {ended_at}\n");
+    }
+    for entry in &record.timeline {
+        let after = entry.after_ms.map(|ms| format!("+{ms} ms")).unwrap_or_default();
+        let took = entry.took_ms.map(|ms| format!(" in {ms} ms")).unwrap_or_default();
+        let fault = entry.detail.get("fault").and_then(|fault| fault.as_str());
+        let fault = fault.map(|fault| format!(": {fault}")).unwrap_or_default();
+        text += &format!("  {after:>10}  {} {}{took}{fault}\n", entry.step, entry.outcome);
+    }
+    text
+}

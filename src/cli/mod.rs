@@ -1,0 +1,191 @@
+//! The command line: one file for each command that is more than a few lines.
+//!
+//! A command returns what it has to say, or an error; printing and exit codes are here and in `main`.
+//! To add one: a variant of [`Command`] with its help, a file, and its line in `docs/operations.md`.
+
+mod check;
+mod failover;
+mod history;
+mod orders;
+mod run;
+mod setup;
+mod status;
+
+use std::io::{self, Write};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::adapters::postgres::{Store, StoreError};
+use crate::config::fault::Faults;
+use crate::config::settings::{Group, Settings};
+use crate::control::ControlError;
+
+/// Active-standby failover supervisor for stateful singletons.
+///
+/// Runs on the standby, watches the primary's heartbeats in Postgres, and takes over when they fall
+/// silent: promotes Redis, marks the bots as primary, starts their systemd units, and alerts.
+#[derive(Debug, Parser)]
+#[command(
+    name = "understudy",
+    version,
+    after_help = "Exit codes: 0 done; 1 refused or failed; 2 wrong usage; 69 the database or the \
+                  daemon cannot be reached; 78 faults in the configuration. `check` exits with 0 \
+                  (ok), 1 (warnings) or 2 (faults), as monitoring plugins do."
+)]
+pub struct Options {
+    /// Configuration file; `FILE.d/*.toml` beside it are read too.
+    #[arg(
+        long,
+        global = true,
+        value_name = "FILE",
+        default_value = "/etc/understudy/understudy.toml",
+        env = "UNDERSTUDY_CONFIG"
+    )]
+    config: PathBuf,
+    /// Print JSON, for programs.
+    #[arg(long, global = true)]
+    json: bool,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run the daemon. systemd does this; see `systemctl status understudy`.
+    Run,
+    /// Make or upgrade understudy's schema in the database, and its rows for the configured groups.
+    ///
+    /// Safe to repeat. Existing leases and holds are never reset.
+    Setup(setup::Arguments),
+    /// Find out whether a failover would work: configuration, database, heartbeats, Redis, units.
+    ///
+    /// Changes nothing. Each line is ok, warning or FAULT, with what to do about it.
+    Check,
+    /// Show who has each group, the heartbeats and what would happen next.
+    Status,
+    /// Take a group over now, because its primary is known to be dead.
+    ///
+    /// Refuses while the heartbeats move, unless forced. For a primary that is alive, stop its bots
+    /// first: nothing here can stop them on the other node.
+    Failover(failover::Arguments),
+    /// Say that the primary's node has a group again, after its bots were stopped here.
+    Failback(orders::FailbackArguments),
+    /// Say that no understudy may take a group over, for a while or until released.
+    Hold(orders::HoldArguments),
+    /// End a hold.
+    Release(GroupArgument),
+    /// Say that you have looked at the last failovers: clears the latch that many of them set.
+    Ack(GroupArgument),
+    /// Show what happened: failovers with their timeline, holds, orders.
+    History(history::Arguments),
+}
+
+/// A group, for commands about one.
+#[derive(Debug, Args)]
+struct GroupArgument {
+    /// Name of the group; may be left out if there is only one.
+    group: Option<String>,
+}
+
+/// What a command has to say, and the exit code with it.
+pub struct Said {
+    /// For standard output.
+    pub text: String,
+    /// 0 unless there is a reason.
+    pub code: u8,
+}
+
+impl From<String> for Said {
+    fn from(text: String) -> Self {
+        Self { text, code: 0 }
+    }
+}
+
+/// A command could not do what it was asked for, in words that need no cause.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct Refused(pub String);
+
+/// Runs a command.
+///
+/// # Errors
+/// If it cannot do what it was asked for; [`exit_code`] knows the code for it.
+pub async fn run(options: Options) -> anyhow::Result<Said> {
+    let Options { config, json, command } = options;
+    let settings = Settings::load(&config);
+    if let Command::Check = command {
+        return check::check(settings, &config, json).await;
+    }
+    let settings = settings?;
+    match command {
+        Command::Run => run::run(settings, config).await,
+        Command::Setup(arguments) => setup::setup(&settings, &arguments, json).await,
+        Command::Check => check::check(Ok(settings), &config, json).await,
+        Command::Status => status::status(&settings, json).await,
+        Command::Failover(arguments) => failover::failover(&settings, arguments, json).await,
+        Command::Failback(arguments) => orders::failback(&settings, &arguments, json).await,
+        Command::Hold(arguments) => orders::hold(&settings, &arguments, json).await,
+        Command::Release(argument) => orders::release(&settings, &argument, json).await,
+        Command::Ack(argument) => orders::acknowledge(&settings, &argument, json).await,
+        Command::History(arguments) => history::history(&settings, &arguments, json).await,
+    }
+}
+
+/// The exit code for an error, as the help says.
+#[must_use]
+pub fn exit_code(error: &anyhow::Error) -> u8 {
+    if error.is::<Faults>() {
+        78
+    } else if error.is::<StoreError>() || error.is::<ControlError>() {
+        69
+    } else {
+        1
+    }
+}
+
+/// Prints to standard output. A reader who has seen enough, such as `head`, is no error.
+///
+/// # Errors
+/// If it cannot be written for another reason.
+pub fn print(text: &str) -> io::Result<()> {
+    match io::stdout().write_all(text.as_bytes()) {
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        written => written,
+    }
+}
+
+/// The group that a command is about.
+fn group<'a>(settings: &'a Settings, name: Option<&str>) -> Result<&'a Group, Refused> {
+    let names = || {
+        settings.groups.iter().map(|group| group.name.as_str()).collect::<Vec<_>>().join(", ")
+    };
+    match (name, settings.groups.as_slice()) {
+        (None, [only]) => Ok(only),
+        (None, _) => Err(Refused(format!("which group? There are: {}", names()))),
+        (Some(name), groups) => groups
+            .iter()
+            .find(|group| group.name == name)
+            .ok_or_else(|| Refused(format!("there is no group {name}; there are: {}", names()))),
+    }
+}
+
+/// A connection to the store for one command. A person can wait longer than the daemon's loop.
+fn store(settings: &Settings) -> Result<Store, StoreError> {
+    const PATIENCE: Duration = Duration::from_secs(5);
+    Store::new(&settings.store, &settings.node, PATIENCE, &settings.groups)
+}
+
+/// Who gives an order: the person behind `sudo`, if there is one, at this host.
+fn person(settings: &Settings) -> String {
+    let user = std::env::var("SUDO_USER").ok().filter(|user| !user.is_empty()).or_else(|| {
+        let user = nix::unistd::User::from_uid(nix::unistd::getuid()).ok().flatten();
+        user.map(|user| user.name)
+    });
+    format!("{}@{}", user.unwrap_or_else(|| nix::unistd::getuid().to_string()), settings.node)
+}
+
+fn json(value: &impl serde::Serialize) -> anyhow::Result<String> {
+    Ok(serde_json::to_string_pretty(value)? + "\n")
+}

@@ -1,0 +1,149 @@
+//! What a person can say about a group: hold, release, ack, failback. All of it is kept in the
+//! database, so it works with the daemon down, and every node sees it.
+
+use std::time::Duration;
+
+use clap::Args;
+use serde_json::json;
+
+use super::{GroupArgument, Refused, Said, group, json as print_json, person, store};
+use crate::adapters::postgres::operator::HandBack;
+use crate::adapters::systemd::Systemd;
+use crate::config::settings::{Group, Settings};
+use crate::engine::observation::Epoch;
+
+#[derive(Debug, Args)]
+pub(super) struct HoldArguments {
+    /// Name of the group; may be left out if there is only one.
+    group: Option<String>,
+    /// For how long, such as 2h or 30m. Without it, until released.
+    #[arg(long = "for", value_name = "TIME", value_parser = humantime::parse_duration)]
+    span: Option<Duration>,
+    /// Why; everyone sees it in `status` and in alerts.
+    #[arg(long, value_name = "TEXT")]
+    reason: String,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct FailbackArguments {
+    /// Name of the group; may be left out if there is only one.
+    group: Option<String>,
+    /// Do not ask systemd whether the units are stopped here.
+    #[arg(long)]
+    force: bool,
+}
+
+pub(super) async fn hold(
+    settings: &Settings,
+    arguments: &HoldArguments,
+    json: bool,
+) -> anyhow::Result<Said> {
+    let group = group(settings, arguments.group.as_deref())?;
+    let reason = arguments.reason.trim();
+    if reason.is_empty() {
+        return Err(Refused("say why: whoever is on call will want to know".to_owned()).into());
+    }
+    let by = person(settings);
+    store(settings)?.hold(&group.name, &by, reason, arguments.span).await?;
+    let until = arguments.span.map_or_else(
+        || format!("until `understudy release {}`", group.name),
+        |span| format!("for {}", humantime::format_duration(span)),
+    );
+    let text = format!("{}: no understudy takes over, {until}\n", group.name);
+    said(json, group, "held", text)
+}
+
+pub(super) async fn release(
+    settings: &Settings,
+    argument: &GroupArgument,
+    json: bool,
+) -> anyhow::Result<Said> {
+    let group = group(settings, argument.group.as_deref())?;
+    let held = store(settings)?.release(&group.name, &person(settings)).await?;
+    let text = if held {
+        format!("{}: the hold is over; a full new window of silence comes first\n", group.name)
+    } else {
+        format!("{}: was not held\n", group.name)
+    };
+    said(json, group, if held { "released" } else { "not_held" }, text)
+}
+
+pub(super) async fn acknowledge(
+    settings: &Settings,
+    argument: &GroupArgument,
+    json: bool,
+) -> anyhow::Result<Said> {
+    let group = group(settings, argument.group.as_deref())?;
+    let latched = store(settings)?.acknowledge(&group.name, &person(settings)).await?;
+    let text = if latched {
+        format!("{}: automatic failover is on again\n", group.name)
+    } else {
+        format!("{}: was not latched; failovers so far are not counted any more\n", group.name)
+    };
+    said(json, group, if latched { "acknowledged" } else { "not_latched" }, text)
+}
+
+pub(super) async fn failback(
+    settings: &Settings,
+    arguments: &FailbackArguments,
+    json: bool,
+) -> anyhow::Result<Said> {
+    let group = group(settings, arguments.group.as_deref())?;
+    if !arguments.force {
+        units_stopped(group).await?;
+    }
+    let mut store = store(settings)?;
+    let index = settings.groups.iter().position(|other| other.name == group.name).unwrap_or(0);
+    let expected = match store.observe().await?.groups.into_iter().nth(index) {
+        Some(Ok(observation)) => observation.lease.epoch,
+        Some(Err(fault)) => return Err(Refused(fault.to_string()).into()),
+        None => Epoch(0),
+    };
+    let (done, text) = match store.hand_back(group, expected, &person(settings)).await? {
+        HandBack::Done(epoch) => (
+            "handed_back",
+            format!(
+                "{}: {} has the group (epoch {epoch}). Start its bots there if they do not run; \
+                 they are watched from now on\n",
+                group.name, group.primary
+            ),
+        ),
+        HandBack::Already(epoch) => {
+            ("already", format!("{}: {} has it already (epoch {epoch})\n", group.name, group.primary))
+        }
+        HandBack::Changed { epoch, holder } => {
+            let holder = holder.unwrap_or_else(|| "nobody".to_owned());
+            return Err(Refused(format!(
+                "{}: changed hands just now: {holder} has it with epoch {epoch}. Look at \
+                 `understudy status`, then ask again",
+                group.name
+            ))
+            .into());
+        }
+    };
+    said(json, group, done, text)
+}
+
+/// Two copies would run if the units here were not stopped before the others are started.
+async fn units_stopped(group: &Group) -> anyhow::Result<()> {
+    let states = Systemd::new().inspect(&group.units).await?;
+    let running: Vec<_> =
+        states.iter().filter(|state| state.is_up()).map(|state| state.unit.clone()).collect();
+    if running.is_empty() {
+        return Ok(());
+    }
+    Err(Refused(format!(
+        "{}: {} run here. Stop them first, or two copies will run:\n  systemctl stop {}",
+        group.name,
+        running.join(", "),
+        running.join(" ")
+    ))
+    .into())
+}
+
+fn said(json: bool, group: &Group, outcome: &str, text: String) -> anyhow::Result<Said> {
+    if json {
+        return Ok(print_json(&json!({ "group": group.name, "outcome": outcome }))?.into());
+    }
+    Ok(text.into())
+}

@@ -1,0 +1,130 @@
+//! `understudy status`: one screen that says who has what, and what would happen next.
+
+use std::time::Duration;
+
+use super::{Refused, Said, json as print_json};
+use crate::config::settings::Settings;
+use crate::control::ask;
+use crate::control::protocol::{Bot, Group, Request, Response, Status};
+use crate::engine::liveness::seconds;
+
+pub(super) async fn status(settings: &Settings, json: bool) -> anyhow::Result<Said> {
+    let status = match ask(&settings.runtime_dir, &Request::Status).await? {
+        Response::Status(status) => status,
+        Response::Refused { text } | Response::Accepted { text } => {
+            return Err(Refused(text).into());
+        }
+    };
+    if json {
+        return Ok(print_json(&status)?.into());
+    }
+    Ok(text(&status).into())
+}
+
+fn text(status: &Status) -> String {
+    let mut text = format!(
+        "understudy {} on {}, running for {}\n",
+        status.daemon,
+        status.node,
+        seconds(Duration::from_secs(status.uptime_s))
+    );
+    if let Some(why) = &status.configuration_refused {
+        text += &format!("! the configuration on disk is NOT in use: {why}\n");
+    }
+    if status.undelivered_alerts > 0 {
+        text += &format!("! {} alerts are not delivered yet\n", status.undelivered_alerts);
+    }
+    for group in &status.groups {
+        text.push('\n');
+        text += &one(group);
+    }
+    text
+}
+
+fn one(group: &Group) -> String {
+    let mut text = format!("{}: {}\n  {}\n", group.name, group.state, group.summary);
+    let mut row = |label: &str, value: String| text += &format!("  {label:<12}{value}\n");
+    let epoch = group.epoch.map_or("-".to_owned(), |epoch| epoch.to_string());
+    let holder = group.holder.as_deref().unwrap_or("nobody");
+    row("lease", format!("{holder}, epoch {epoch}{}", read_ago(group)));
+    for bot in &group.bots {
+        row("heartbeat", heartbeat(bot));
+    }
+    for unit in &group.units {
+        row("unit", format!("{} {}", unit.name, unit.state));
+    }
+    if let Some(redis) = &group.redis {
+        row("redis", redis.clone());
+    }
+    if let Some(takeover) = &group.takeover {
+        let done: Vec<_> = takeover
+            .done
+            .iter()
+            .map(|done| format!("{} {}", done.step, seconds(Duration::from_millis(done.took_ms))))
+            .collect();
+        if !done.is_empty() {
+            row("takeover", format!("{}, {}", takeover.cause, done.join(", ")));
+        }
+    }
+    if let Some(hold) = &group.hold {
+        let left = hold.left_ms.map_or("until released".to_owned(), |left| {
+            format!("another {}", seconds(Duration::from_millis(left)))
+        });
+        row("HELD", format!("by {}, {left}: {}", hold.by, hold.reason));
+    }
+    if group.latched {
+        row("LATCHED", "too many failovers; `understudy ack` after looking why".to_owned());
+    }
+    if let Some(left) = group.cooldown_left_ms {
+        row("cooldown", format!("another {}", seconds(Duration::from_millis(left))));
+    }
+    match &group.not_ready_because {
+        None => row("ready", "not checked yet".to_owned()),
+        Some(problems) if problems.is_empty() => {
+            if group.state == "standby" {
+                row("ready", "yes, this node could take over".to_owned());
+            }
+        }
+        Some(problems) => {
+            for problem in problems {
+                row("NOT READY", problem.clone());
+            }
+        }
+    }
+    if let Some(why) = &group.blocked_because {
+        row("if silent", format!("would NOT take over: {why}"));
+    }
+    if let Some(why) = &group.last_refusal {
+        row("last try", why.clone());
+    }
+    text
+}
+
+fn read_ago(group: &Group) -> String {
+    match group.read_ago_ms {
+        None => ", never read".to_owned(),
+        Some(ago) => format!(", read {} ago", seconds(Duration::from_millis(ago))),
+    }
+}
+
+fn heartbeat(bot: &Bot) -> String {
+    let status = bot.status.as_deref().unwrap_or("no row");
+    let unchanged = bot.unchanged_ms.map_or("not known".to_owned(), |unchanged| {
+        format!("unchanged for {}", seconds(Duration::from_millis(unchanged)))
+    });
+    let stale = match bot.stale_in_ms {
+        None => String::new(),
+        Some(0) => ", STALE".to_owned(),
+        Some(left) => format!(", stale in {}", seconds(Duration::from_millis(left))),
+    };
+    let age = match bot.age_ms {
+        None => String::new(),
+        Some(age) if age < 0 => {
+            format!(" (database says {} in the future)", seconds(Duration::from_millis(age.unsigned_abs())))
+        }
+        Some(age) => {
+            format!(" (database says {} old)", seconds(Duration::from_millis(age.unsigned_abs())))
+        }
+    };
+    format!("{} {status}, {unchanged}{stale}{age}", bot.name)
+}

@@ -1,0 +1,109 @@
+//! Writes the timeline of a takeover into the store, and copies alerts from the store to the outbox.
+//!
+//! Best effort and never in the way of a takeover: entries wait here while the store is away, and the
+//! journal has them anyway.
+
+use std::time::Duration;
+
+use serde_json::json;
+use tokio::sync::mpsc;
+use tokio::time::sleep;
+
+use super::tell::Teller;
+use super::worker::{SharedStore, chain};
+use crate::adapters::postgres::StoreError;
+use crate::adapters::postgres::tenure::{self, Ending, StepOutcome};
+use crate::engine::observation::Token;
+use crate::engine::plan::Step;
+
+/// Entries that wait while the store is away. A takeover makes ten; a store that is away makes none,
+/// as there is no takeover without it.
+const QUEUE_MAX: usize = 256;
+
+/// Pause between attempts while the store does not answer.
+const RETRY_EVERY: Duration = Duration::from_secs(2);
+
+/// Attempts for one entry, so that one that the store refuses does not hold up the others for ever.
+const ATTEMPTS_MAX: u32 = 30;
+
+/// Something to write down.
+#[derive(Debug)]
+pub enum Entry {
+    /// A step ended.
+    Step {
+        /// Of this group.
+        group: String,
+        /// In this tenure.
+        token: Token,
+        /// The step.
+        step: Step,
+        /// How it ended.
+        outcome: StepOutcome,
+        /// From the decision to its begin.
+        after: Duration,
+        /// How long it took.
+        took: Option<Duration>,
+        /// Why it failed.
+        fault: Option<String>,
+    },
+    /// A takeover is complete.
+    Finished {
+        /// Of this group.
+        group: String,
+        /// In this tenure.
+        token: Token,
+        /// How long it took.
+        took: Duration,
+    },
+    /// The store may have alerts that are not in the outbox yet.
+    SpoolAlerts,
+}
+
+/// Starts the writer.
+#[must_use]
+pub fn spawn(store: SharedStore, teller: Teller) -> mpsc::Sender<Entry> {
+    let (entries, mut entries_in) = mpsc::channel(QUEUE_MAX);
+    tokio::spawn(async move {
+        while let Some(entry) = entries_in.recv().await {
+            for attempt in 1..=ATTEMPTS_MAX {
+                match write(&store, &teller, &entry).await {
+                    Ok(()) => break,
+                    Err(StoreError::Superseded { .. }) => break,
+                    Err(error) if attempt == ATTEMPTS_MAX => {
+                        tracing::warn!("an entry of the history is lost: {}", chain(&error));
+                    }
+                    Err(_) => sleep(RETRY_EVERY).await,
+                }
+            }
+        }
+    });
+    entries
+}
+
+async fn write(store: &SharedStore, teller: &Teller, entry: &Entry) -> Result<(), StoreError> {
+    match entry {
+        Entry::Step { group, token, step, outcome, after, took, fault } => {
+            let step = tenure::Step {
+                name: step.name().to_owned(),
+                outcome: *outcome,
+                after: *after,
+                took: *took,
+                detail: fault.as_ref().map_or(json!({}), |fault| json!({ "fault": fault })),
+            };
+            store.lock().await.record_step(group, *token, &step).await
+        }
+        Entry::Finished { group, token, took } => {
+            store.lock().await.finish(group, *token, Ending::Done, *took, &json!({})).await
+        }
+        Entry::SpoolAlerts => {
+            let alerts = store.lock().await.undelivered_alerts().await?;
+            let mut spooled = Vec::new();
+            for alert in &alerts {
+                if teller.spool(alert).await {
+                    spooled.push(alert.id);
+                }
+            }
+            store.lock().await.mark_delivered(&spooled).await
+        }
+    }
+}

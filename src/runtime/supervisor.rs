@@ -1,0 +1,622 @@
+//! The loop of the daemon: sleep until something is due, ask the engines, do what they say.
+//!
+//! It owns the engines and waits for nobody. What takes time is done by others: one [`Worker`] for
+//! each group, one task that reads the store, one that writes the history, and the alerts' own. The
+//! watchdog of systemd is fed at the end of a turn in which every engine was asked, and nowhere else.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::{Mutex, mpsc, oneshot};
+use tokio::time::{sleep, timeout};
+use uuid::Uuid;
+
+use super::files;
+use super::history::{self, Entry};
+use super::notify::Notify;
+use super::policy::policy;
+use super::reads::Reads;
+use super::tell::Teller;
+use super::worker::{Order, QUEUE_MAX, Report, SharedStore, Worker, chain};
+use crate::adapters::postgres::Store;
+use crate::adapters::postgres::observe::Reading;
+use crate::adapters::postgres::tenure::StepOutcome;
+use crate::adapters::systemd::Systemd;
+use crate::config::settings::{Group, Settings};
+use crate::config::{self};
+use crate::control::protocol::{self, Request, Response, Status};
+use crate::control::{self, Exchange};
+use crate::engine::Engine;
+use crate::engine::edge::Kind;
+use crate::engine::event::{Action, Command, Event, Recalled};
+use crate::engine::notice::Notice;
+use crate::engine::observation::{Nonce, Token};
+use crate::engine::plan::Step;
+use crate::telemetry::Notable;
+use crate::time::BootTime;
+
+/// Longest sleep of the loop, so that a host that was suspended is noticed at once when it resumes,
+/// and the watchdog is fed.
+const TURN_MAX: Duration = Duration::from_secs(1);
+
+/// How long the end of the process may take: writing out alerts that are still in memory.
+const SHUTDOWN_MAX: Duration = Duration::from_secs(3);
+
+/// How long the units may take to say whether they are active when the process starts.
+const RECALL_MAX: Duration = Duration::from_secs(3);
+
+/// The daemon.
+pub struct Supervisor {
+    settings: Arc<Settings>,
+    settings_path: PathBuf,
+    /// Why the settings on disk are not the ones in use.
+    settings_refused: Option<String>,
+    started: BootTime,
+    store: SharedStore,
+    systemd: Systemd,
+    groups: Vec<Watched>,
+    /// Groups get numbers that are never used again, so that a late report reaches nobody else.
+    next_id: usize,
+    reads: Reads,
+    /// Answers of reads that began under other settings are dropped.
+    generation: u64,
+    teller: Teller,
+    history: mpsc::Sender<Entry>,
+    notify: Notify,
+    reports: mpsc::Sender<(usize, Report)>,
+    answers: mpsc::Sender<Answered>,
+    next_request: u64,
+    /// Whether the store answered to the last read.
+    sighted: bool,
+    pinned: Option<String>,
+}
+
+/// A group that is watched.
+struct Watched {
+    id: usize,
+    name: String,
+    engine: Engine,
+    orders: mpsc::Sender<Order>,
+    redis: Option<String>,
+    units: Vec<protocol::Unit>,
+    tenure: Option<Tenure>,
+    asked_by: Option<(String, String)>,
+}
+
+/// The tenure that steps are recorded for.
+struct Tenure {
+    token: Token,
+    since: BootTime,
+}
+
+/// The answer to a read of the store.
+struct Answered {
+    generation: u64,
+    result: Result<Reading, String>,
+}
+
+/// The other ends of the supervisor's channels.
+pub struct Inbox {
+    reports: mpsc::Receiver<(usize, Report)>,
+    answers: mpsc::Receiver<Answered>,
+    exchanges: mpsc::Receiver<Exchange>,
+}
+
+impl Supervisor {
+    /// Gets everything ready, without acting.
+    ///
+    /// # Errors
+    /// If another daemon runs here, a memory is damaged, or something that the configuration names
+    /// cannot be used.
+    pub async fn new(settings: Settings, path: PathBuf) -> anyhow::Result<(Self, Inbox)> {
+        let settings = Arc::new(settings);
+        let (reports, reports_in) = mpsc::channel(QUEUE_MAX * (settings.groups.len() + 1));
+        let (answers, answers_in) = mpsc::channel(1);
+        let (exchanges, exchanges_in) = mpsc::channel(QUEUE_MAX);
+        control::listen(&settings.runtime_dir, exchanges).await?;
+        let teller = Teller::new(&settings).await?;
+        let store = Arc::new(Mutex::new(new_store(&settings)?));
+        let history = history::spawn(store.clone(), teller.clone());
+        let now = BootTime::now();
+        let mut this = Self {
+            settings_path: path,
+            settings_refused: None,
+            started: now,
+            store,
+            systemd: Systemd::new(),
+            groups: Vec::new(),
+            next_id: 0,
+            reads: Reads::new(settings.watch.interval),
+            generation: 0,
+            teller,
+            history,
+            notify: Notify::new(),
+            reports,
+            answers,
+            next_request: 0,
+            sighted: false,
+            pinned: None,
+            settings: settings.clone(),
+        };
+        for group in &settings.groups {
+            let watched = this.watch(&settings, group).await?;
+            this.groups.push(watched);
+        }
+        Ok((this, Inbox { reports: reports_in, answers: answers_in, exchanges: exchanges_in }))
+    }
+
+    /// Runs until a signal ends it.
+    ///
+    /// # Errors
+    /// If signals cannot be received.
+    pub async fn run(mut self, mut inbox: Inbox) -> anyhow::Result<()> {
+        let mut terminate = signal(SignalKind::terminate())?;
+        let mut interrupt = signal(SignalKind::interrupt())?;
+        let mut hangup = signal(SignalKind::hangup())?;
+        self.teller.log(
+            Notable::DaemonStarted,
+            None,
+            &format!(
+                "understudy {} watches {} on node {}",
+                env!("CARGO_PKG_VERSION"),
+                self.names(),
+                self.settings.node
+            ),
+        );
+        loop {
+            let now = BootTime::now();
+            self.wake(now);
+            let wait = self.wake_at(now).since(now).min(TURN_MAX);
+            self.notify.turn(now, &self.status_line(now));
+            tokio::select! {
+                biased;
+                _ = terminate.recv() => break,
+                _ = interrupt.recv() => break,
+                Some(()) = hangup.recv() => self.reload().await,
+                Some(answered) = inbox.answers.recv() => self.answered(answered),
+                Some((id, report)) = inbox.reports.recv() => self.reported(id, report),
+                Some((request, answer)) = inbox.exchanges.recv() => self.asked(request, answer),
+                () = sleep(wait) => {}
+            }
+        }
+        self.end().await;
+        Ok(())
+    }
+
+    // ---- turns of the loop ----
+
+    /// Asks every engine what is due, and begins a read if one is.
+    fn wake(&mut self, now: BootTime) {
+        for index in 0..self.groups.len() {
+            self.feed(now, index, Event::Wake);
+        }
+        let due = self.reads.next(self.wanted()).is_some_and(|at| at <= now);
+        if due {
+            self.reads.begin();
+            let (store, answers) = (self.store.clone(), self.answers.clone());
+            let generation = self.generation;
+            tokio::spawn(async move {
+                let result = store.lock().await.observe().await;
+                let result = result.map_err(|error| chain(&error));
+                // Nobody waits for it when the process is ending.
+                let _ending = answers.send(Answered { generation, result }).await;
+            });
+        }
+    }
+
+    fn wanted(&self) -> Option<BootTime> {
+        self.groups.iter().filter_map(|group| group.engine.wants_read_at()).min()
+    }
+
+    fn wake_at(&self, now: BootTime) -> BootTime {
+        let engines = self.groups.iter().map(|group| group.engine.next_deadline());
+        engines.chain(self.reads.next(self.wanted())).min().unwrap_or(now + TURN_MAX)
+    }
+
+    /// The store answered, or did not.
+    fn answered(&mut self, answered: Answered) {
+        let now = BootTime::now();
+        let reading = answered.result.and_then(|reading| self.same_store(reading));
+        if answered.generation != self.generation {
+            self.reads.failed(now);
+            return;
+        }
+        match reading {
+            Ok(reading) => {
+                self.reads.good(reading.sent);
+                if !self.sighted {
+                    self.sighted = true;
+                    self.record(Entry::SpoolAlerts);
+                }
+                for (index, group) in reading.groups.into_iter().enumerate() {
+                    let event = match group {
+                        Ok(observation) => Event::Observed { sent: reading.sent, observation },
+                        Err(fault) => Event::ObserveFailed { fault: fault.to_string() },
+                    };
+                    self.feed(now, index, event);
+                }
+            }
+            Err(fault) => {
+                self.reads.failed(now);
+                self.sighted = false;
+                for index in 0..self.groups.len() {
+                    self.feed(now, index, Event::ObserveFailed { fault: fault.clone() });
+                }
+            }
+        }
+        self.notify.ready();
+    }
+
+    /// A copy of the store, such as one for tests, must not decide about this node's units.
+    fn same_store(&mut self, reading: Reading) -> Result<Reading, String> {
+        if self.pinned.as_deref() == Some(reading.store.as_str()) {
+            return Ok(reading);
+        }
+        let pinned = files::pinned_store(&self.settings.state_dir, &reading.store)
+            .map_err(|error| chain(&error))?;
+        if pinned == reading.store {
+            self.pinned = Some(pinned);
+            return Ok(reading);
+        }
+        Err(format!(
+            "this is not the database that node {} belongs to (it is {}, expected {pinned}). If it \
+             was replaced on purpose, remove {} and restart understudy",
+            self.settings.node,
+            reading.store,
+            self.settings.state_dir.join("store").display()
+        ))
+    }
+
+    fn reported(&mut self, id: usize, report: Report) {
+        let now = BootTime::now();
+        let Some(index) = self.groups.iter().position(|group| group.id == id) else { return };
+        let name = self.groups[index].name.clone();
+        match report {
+            Report::Event(event) => self.feed(now, index, event),
+            Report::Seen { redis, units } => {
+                self.groups[index].redis = redis;
+                self.groups[index].units = units;
+            }
+            Report::UnitsActive { at } => {
+                let since = self.groups[index].tenure.as_ref().map(|tenure| at.since(tenure.since));
+                let text = match since {
+                    Some(since) => format!(
+                        "all units are active, {} ms after the decision; they must stay so",
+                        since.as_millis()
+                    ),
+                    None => "all units are active; they must stay so".to_owned(),
+                };
+                self.teller.log(Notable::UnitsActive, Some(&name), &text);
+            }
+            Report::Remark(text) => self.teller.remark(&name, &text),
+        }
+    }
+
+    // ---- engines ----
+
+    fn feed(&mut self, now: BootTime, index: usize, event: Event) {
+        let actions = self.groups[index].engine.handle(now, event);
+        for action in actions {
+            self.act(now, index, action);
+        }
+    }
+
+    fn act(&mut self, now: BootTime, index: usize, action: Action) {
+        match action {
+            Action::Check { deadline } => self.order(index, Order::Check { deadline }),
+            Action::Acquire(question) => {
+                let asked_by = self.groups[index].asked_by.clone();
+                let token =
+                    Token { epoch: question.expected.epoch, nonce: question.nonce };
+                self.groups[index].tenure = Some(Tenure { token, since: now });
+                self.order(index, Order::Acquire { question: Box::new(question), asked_by });
+            }
+            Action::Remember(memory) => self.order(index, Order::Remember(memory)),
+            Action::Run { token, step, again, deadline } => {
+                let since = self.groups[index].tenure.as_ref().map_or(now, |tenure| tenure.since);
+                self.groups[index].tenure = Some(Tenure { token, since });
+                self.order(index, Order::Run { token, step, again, deadline });
+            }
+            Action::StopUnits { deadline } => self.order(index, Order::StopUnits { deadline }),
+            Action::Tell(notice) => self.tell(now, index, &notice),
+            Action::Moved(edge) => {
+                tracing::debug!(group = self.groups[index].name, "{edge}");
+            }
+            // Only `failover` asks, and takes its answer from the actions itself.
+            Action::Answer { .. } => {}
+        }
+    }
+
+    fn order(&mut self, index: usize, order: Order) {
+        let group = &self.groups[index];
+        if let Err(error) = group.orders.try_send(order) {
+            // The engine has one thing done at a time; a full queue is a mistake of ours.
+            self.teller.remark(&group.name, &format!("an order was lost: {error}"));
+        }
+    }
+
+    fn tell(&mut self, now: BootTime, index: usize, notice: &Notice) {
+        let group = &self.groups[index];
+        self.teller.tell(&group.name, notice);
+        let since = |took: Duration| {
+            let start = group.tenure.as_ref().map_or(now, |tenure| tenure.since);
+            now.since(start).saturating_sub(took)
+        };
+        let token = group.tenure.as_ref().map(|tenure| tenure.token);
+        let entry = match notice {
+            Notice::Acquired { .. } => Some(Entry::SpoolAlerts),
+            Notice::StepDone { step, took, .. } => {
+                token.map(|token| self.step(index, token, *step, since(*took), Some(*took), None))
+            }
+            Notice::StepFailed { step, fault, .. } => token.map(|token| {
+                self.step(index, token, *step, since(Duration::ZERO), None, Some(fault.clone()))
+            }),
+            Notice::Completed { took, .. } => token.map(|token| Entry::Finished {
+                group: group.name.clone(),
+                token,
+                took: *took,
+            }),
+            _ => None,
+        };
+        if let Some(entry) = entry {
+            self.record(entry);
+        }
+    }
+
+    fn step(
+        &self,
+        index: usize,
+        token: Token,
+        step: Step,
+        after: Duration,
+        took: Option<Duration>,
+        fault: Option<String>,
+    ) -> Entry {
+        let outcome = if fault.is_some() { StepOutcome::Failed } else { StepOutcome::Done };
+        let group = self.groups[index].name.clone();
+        Entry::Step { group, token, step, outcome, after, took, fault }
+    }
+
+    fn record(&self, entry: Entry) {
+        if self.history.try_send(entry).is_err() {
+            tracing::warn!("the history is not written fast enough; an entry was dropped");
+        }
+    }
+
+    // ---- people ----
+
+    fn asked(&mut self, request: Request, answer: oneshot::Sender<Response>) {
+        let response = match request {
+            Request::Status => Response::Status(self.status()),
+            Request::Failover { group, force, by, reason } => {
+                self.failover(&group, force, by, reason)
+            }
+        };
+        // Whoever asked may be gone.
+        let _gone = answer.send(response);
+    }
+
+    fn failover(&mut self, group: &str, force: bool, by: String, reason: String) -> Response {
+        let Some(index) = self.groups.iter().position(|watched| watched.name == group) else {
+            let text = format!("there is no group {group}; there are: {}", self.names());
+            return Response::Refused { text };
+        };
+        let now = BootTime::now();
+        let name = self.groups[index].name.clone();
+        self.teller.remark(&name, &format!("failover asked for by {by}: {reason}"));
+        self.groups[index].asked_by = Some((by, reason));
+        self.next_request += 1;
+        let asked = self.next_request;
+        let event = Event::Operator { request: asked, command: Command::Failover { force } };
+        let actions = self.groups[index].engine.handle(now, event);
+        let mut response = Response::Refused { text: "understudy did not decide".to_owned() };
+        for action in actions {
+            match action {
+                Action::Answer { request, accepted, text } if request == asked => {
+                    response = if accepted {
+                        Response::Accepted { text }
+                    } else {
+                        Response::Refused { text }
+                    };
+                }
+                action => self.act(now, index, action),
+            }
+        }
+        response
+    }
+
+    fn status(&self) -> Status {
+        let now = BootTime::now();
+        let groups = self.groups.iter().map(|watched| {
+            let mut group = protocol::Group::new(&watched.name, watched.engine.snapshot(now));
+            group.redis.clone_from(&watched.redis);
+            group.units.clone_from(&watched.units);
+            group
+        });
+        Status {
+            version: protocol::VERSION,
+            daemon: env!("CARGO_PKG_VERSION").to_owned(),
+            pid: std::process::id(),
+            node: self.settings.node.clone(),
+            configuration: self.settings_path.display().to_string(),
+            configuration_refused: self.settings_refused.clone(),
+            uptime_s: now.since(self.started).as_secs(),
+            undelivered_alerts: self.teller.undelivered(),
+            groups: groups.collect(),
+        }
+    }
+
+    /// What `systemctl status` shows: the group that most needs a person, in words.
+    fn status_line(&self, now: BootTime) -> String {
+        let worst = self.groups.iter().max_by_key(|group| match group.engine.kind() {
+            Kind::Degraded => 7,
+            Kind::Interrupted => 6,
+            Kind::Stopping => 5,
+            Kind::Promoting => 4,
+            Kind::Acquiring => 3,
+            Kind::Checking => 2,
+            Kind::Standby => 1,
+            Kind::Active => 0,
+        });
+        let Some(worst) = worst else { return String::new() };
+        let text = format!("{}: {}", worst.name, worst.engine.snapshot(now).sentence);
+        match self.groups.len() {
+            1 => text,
+            groups => format!("{groups} groups; {text}"),
+        }
+    }
+
+    fn names(&self) -> String {
+        self.groups.iter().map(|group| group.name.as_str()).collect::<Vec<_>>().join(", ")
+    }
+
+    // ---- configuration ----
+
+    /// Makes an engine and a worker for a group.
+    async fn watch(&mut self, settings: &Arc<Settings>, group: &Group) -> anyhow::Result<Watched> {
+        let recalled = self.recall(settings, group).await?;
+        let id = self.next_id;
+        self.next_id += 1;
+        let first_nonce = Nonce(Uuid::new_v4().as_u128());
+        let engine =
+            Engine::new(BootTime::now(), policy(settings, group), first_nonce, recalled);
+        let (orders, orders_in) = mpsc::channel(QUEUE_MAX);
+        let worker = Worker::new(
+            id,
+            settings.clone(),
+            group.clone(),
+            self.store.clone(),
+            self.systemd.clone(),
+            self.reports.clone(),
+        )?;
+        tokio::spawn(worker.run(orders_in));
+        let name = group.name.clone();
+        let (redis, units, tenure, asked_by) = (None, Vec::new(), None, None);
+        Ok(Watched { id, name, engine, orders, redis, units, tenure, asked_by })
+    }
+
+    async fn recall(
+        &mut self,
+        settings: &Settings,
+        group: &Group,
+    ) -> anyhow::Result<Option<Recalled>> {
+        let read = files::read_memory(&settings.state_dir, &settings.node, &group.name)?;
+        let Some(read) = read else { return Ok(None) };
+        let units = timeout(RECALL_MAX, self.systemd.inspect(&group.units)).await;
+        // Not to know is not to be active: it costs a window of watching.
+        let units_active = match units {
+            Ok(Ok(states)) => states.iter().all(|state| state.is_up()),
+            Ok(Err(_)) | Err(_) => false,
+        };
+        let recent = read.age.is_some_and(|age| age <= group.timeout);
+        Ok(Some(Recalled { memory: read.memory, recent, same_boot: read.same_boot, units_active }))
+    }
+
+    /// Applies the configuration on disk whole, or says why not and goes on with the present one.
+    async fn reload(&mut self) {
+        self.notify.reloading();
+        let applied = match config::Settings::load(&self.settings_path) {
+            Ok(settings) => self.apply(settings).await,
+            Err(faults) => Err(faults.to_string()),
+        };
+        match applied {
+            Ok(()) => {
+                self.settings_refused = None;
+                let text = format!("the configuration was loaded again; watching {}", self.names());
+                self.teller.log(Notable::ConfigurationReloaded, None, &text);
+            }
+            Err(why) => {
+                let text = format!("the configuration was refused, the old one stays: {why}");
+                self.settings_refused = Some(why);
+                self.teller.log(Notable::ConfigurationRefused, None, &text);
+            }
+        }
+        self.notify.ready_again();
+    }
+
+    async fn apply(&mut self, settings: Settings) -> Result<(), String> {
+        let old = self.settings.clone();
+        if settings.node != old.node
+            || settings.state_dir != old.state_dir
+            || settings.runtime_dir != old.runtime_dir
+        {
+            return Err("node, state_dir and runtime_dir change only with a restart".to_owned());
+        }
+        for watched in &self.groups {
+            let gone = settings.groups.iter().all(|group| group.name != watched.name);
+            let kind = watched.engine.kind();
+            if gone && kind != Kind::Standby {
+                return Err(format!(
+                    "group {} is missing from it, but is {kind} on this node; give it back first \
+                     (`understudy failback {}`)",
+                    watched.name, watched.name
+                ));
+            }
+        }
+        let settings = Arc::new(settings);
+        let store = new_store(&settings).map_err(|error| format!("{error:#}"))?;
+        let mut fresh = Vec::new();
+        for group in &settings.groups {
+            if !self.groups.iter().any(|watched| watched.name == group.name) {
+                let watched =
+                    self.watch(&settings, group).await.map_err(|error| format!("{error:#}"))?;
+                fresh.push(watched);
+            }
+        }
+        self.teller.apply(&settings).await.map_err(|error| format!("{error:#}"))?;
+        // From here on nothing can fail.
+        let now = BootTime::now();
+        *self.store.lock().await = store;
+        self.generation += 1;
+        self.reads.set_interval(settings.watch.interval);
+        let mut groups = Vec::new();
+        for group in &settings.groups {
+            if let Some(index) = self.groups.iter().position(|watched| watched.name == group.name) {
+                let mut watched = self.groups.swap_remove(index);
+                watched.engine.apply(now, policy(&settings, group));
+                let order = Order::Reload(settings.clone(), Box::new(group.clone()));
+                if watched.orders.try_send(order).is_err() {
+                    self.teller.remark(&watched.name, "the worker did not take the configuration");
+                }
+                groups.push(watched);
+            } else if let Some(index) = fresh.iter().position(|watched| watched.name == group.name) {
+                groups.push(fresh.swap_remove(index));
+            }
+        }
+        self.groups = groups;
+        self.settings = settings;
+        Ok(())
+    }
+
+    // ---- the end ----
+
+    async fn end(&mut self) {
+        self.notify.stopping();
+        for group in &self.groups {
+            let kind = group.engine.kind();
+            if matches!(kind, Kind::Acquiring | Kind::Promoting | Kind::Degraded | Kind::Interrupted)
+            {
+                self.teller.stopped_in_takeover(&group.name);
+            }
+        }
+        self.teller.log(
+            Notable::DaemonStopping,
+            None,
+            "understudy ends; units that run go on running, and nobody watches from this node",
+        );
+        if timeout(SHUTDOWN_MAX, self.teller.flush()).await.is_err() {
+            tracing::warn!("not all alerts could be written to disk in time");
+        }
+    }
+}
+
+fn new_store(settings: &Settings) -> anyhow::Result<Store> {
+    Ok(Store::new(
+        &settings.store,
+        &settings.node,
+        settings.watch.reply_timeout,
+        &settings.groups,
+    )?)
+}

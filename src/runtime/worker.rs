@@ -1,0 +1,485 @@
+//! The hands of a group: does what its engine says, one thing at a time, and reports how it ended.
+//!
+//! Everything here has a deadline. Nothing here decides what comes next, with one exception: the
+//! order to stop the units ends whatever is under way, as they must not be started any more.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde_json::json;
+use tokio::sync::{Mutex, mpsc};
+use tokio::time::timeout;
+use uuid::Uuid;
+
+use super::files;
+use crate::adapters::hook;
+use crate::adapters::postgres::Store;
+use crate::adapters::postgres::tenure::{self, AcquireKind, AcquireOutcome, NewAlert};
+use crate::adapters::redis::{Persisted, Redis, gate};
+use crate::adapters::systemd::Systemd;
+use crate::config::settings::{Group, Severity, Settings};
+use crate::control::protocol::Unit;
+use crate::engine::event::{Acquire, Answer, Cause, Event, Memory, Outcome};
+use crate::engine::observation::Token;
+use crate::engine::plan::Step;
+use crate::engine::policy::EVIDENCE_MAX_AGE;
+use crate::time::BootTime;
+
+/// Reports and orders that wait. An engine has one thing done at a time, so a handful is many.
+pub const QUEUE_MAX: usize = 64;
+
+/// The one connection to the store. Calls take turns: one connection is what the store has to spare
+/// for us, and no call is longer than its deadline.
+pub type SharedStore = Arc<Mutex<Store>>;
+
+/// An order to a worker.
+#[derive(Debug)]
+pub enum Order {
+    /// Could this node run the group?
+    Check {
+        /// How long that may take.
+        deadline: Duration,
+    },
+    /// Ask for the lease.
+    Acquire {
+        /// With this evidence.
+        question: Box<Acquire>,
+        /// A person who wants it, and why.
+        asked_by: Option<(String, String)>,
+    },
+    /// Put this on disk.
+    Remember(Memory),
+    /// Make an attempt of a step.
+    Run {
+        /// In the name of this tenure.
+        token: Token,
+        /// The step.
+        step: Step,
+        /// Whether an earlier attempt may have had its effect.
+        again: bool,
+        /// How long it may take.
+        deadline: Duration,
+    },
+    /// Stop the units, whatever is under way.
+    StopUnits {
+        /// How long that may take.
+        deadline: Duration,
+    },
+    /// Go on with another configuration.
+    Reload(Arc<Settings>, Box<Group>),
+}
+
+/// What a worker reports.
+#[derive(Debug)]
+pub enum Report {
+    /// Something for the engine.
+    Event(Event),
+    /// What the last check saw, for `status`.
+    Seen {
+        /// Redis, in words.
+        redis: Option<String>,
+        /// The units.
+        units: Vec<Unit>,
+    },
+    /// All units are active. They still have to stay so.
+    UnitsActive {
+        /// Since then.
+        at: BootTime,
+    },
+    /// Something that a person reading the journal should see.
+    Remark(String),
+}
+
+/// The hands of one group.
+pub struct Worker {
+    index: usize,
+    settings: Arc<Settings>,
+    group: Group,
+    store: SharedStore,
+    redis: Option<Redis>,
+    systemd: Systemd,
+    reports: mpsc::Sender<(usize, Report)>,
+}
+
+impl Worker {
+    /// A worker for group number `index`.
+    ///
+    /// # Errors
+    /// If the group's Redis cannot be used as configured, such as for a certificate authority that
+    /// cannot be read.
+    pub fn new(
+        index: usize,
+        settings: Arc<Settings>,
+        group: Group,
+        store: SharedStore,
+        systemd: Systemd,
+        reports: mpsc::Sender<(usize, Report)>,
+    ) -> anyhow::Result<Self> {
+        let redis = group.redis.as_ref().map(Redis::new).transpose()?;
+        Ok(Self { index, settings, group, store, redis, systemd, reports })
+    }
+
+    /// Works until the supervisor is gone.
+    pub async fn run(mut self, mut orders: mpsc::Receiver<Order>) {
+        let mut queue = VecDeque::new();
+        loop {
+            let order = match queue.pop_front() {
+                Some(order) => order,
+                None => match orders.recv().await {
+                    Some(order) => order,
+                    None => return,
+                },
+            };
+            if !matches!(order, Order::Run { .. }) {
+                self.carry_out(order).await;
+                continue;
+            }
+            tokio::select! {
+                biased;
+                stop = stop_order(&mut orders, &mut queue) => {
+                    queue.retain(|order| !matches!(order, Order::Run { .. }));
+                    queue.push_front(stop);
+                }
+                () = self.carry_out(order) => {}
+            }
+        }
+    }
+
+    async fn carry_out(&mut self, order: Order) {
+        match order {
+            Order::Check { deadline } => {
+                let problems = self.check(deadline).await;
+                self.report(Report::Event(Event::Checked { problems })).await;
+            }
+            Order::Acquire { question, asked_by } => {
+                let nonce = question.nonce;
+                let answer = self.acquire(*question, asked_by).await;
+                self.report(Report::Event(Event::Acquired { nonce, answer })).await;
+            }
+            Order::Remember(memory) => {
+                // A step may be repeated if this is lost, which every step allows. Not going on
+                // because of a full disk would be worse.
+                if let Err(error) = self.remember(&memory) {
+                    self.remark(format!("{}; going on, as steps can be repeated", chain(&error)))
+                        .await;
+                }
+                crash_point(&format!("{}:intent", progress_name(&memory)));
+            }
+            Order::Run { token, step, again, deadline } => {
+                let outcome = timeout(deadline, self.attempt(token, step, again)).await;
+                let outcome = outcome.unwrap_or_else(|_| {
+                    Outcome::Failed(format!("it took longer than {} s", deadline.as_secs()))
+                });
+                crash_point(&format!("{step}:effect"));
+                let event = Event::StepEnded { epoch: token.epoch, step, outcome };
+                self.report(Report::Event(event)).await;
+            }
+            Order::StopUnits { deadline } => {
+                let stopped = self.systemd.stop(&self.group.units, deadline).await;
+                let fault = stopped.err().map(|error| chain(&error));
+                self.report(Report::Event(Event::UnitsStopped { fault })).await;
+            }
+            Order::Reload(settings, group) => {
+                let redis = group.redis.as_ref().map(Redis::new).transpose();
+                match redis {
+                    Ok(redis) => self.redis = redis,
+                    Err(error) => self.remark(format!("redis: {}", chain(&error))).await,
+                }
+                self.settings = settings;
+                self.group = *group;
+            }
+        }
+    }
+
+    // ---- can this node run the group? ----
+
+    async fn check(&mut self, deadline: Duration) -> Vec<String> {
+        let mut problems = Vec::new();
+        if let Err(problem) = files::state_directory_usable(&self.settings.state_dir) {
+            problems.push(problem);
+        }
+        if let Some(fence) = &self.group.fence
+            && let Err(error) = hook::executable(fence)
+        {
+            problems.push(error);
+        }
+        let units = timeout(deadline, self.systemd.inspect(&self.group.units));
+        let redis = async {
+            match &mut self.redis {
+                Some(redis) => Some(timeout(deadline, redis.sample()).await),
+                None => None,
+            }
+        };
+        let (units, redis) = tokio::join!(units, redis);
+        let mut seen_units = Vec::new();
+        match units {
+            Ok(Ok(states)) => {
+                for state in states {
+                    if let Some(fault) = state.unstartable() {
+                        problems.push(format!("unit {}: {fault}", state.unit));
+                    }
+                    let name = state.unit.clone();
+                    seen_units.push(Unit { name, state: state.to_string() });
+                }
+            }
+            Ok(Err(error)) => problems.push(format!("systemd: {}", chain(&error))),
+            Err(_) => problems.push(no_answer("systemd", deadline)),
+        }
+        let mut seen_redis = None;
+        if let (Some(sampled), Some(redis), Some(settings)) =
+            (redis, &self.redis, &self.group.redis)
+        {
+            match sampled {
+                Ok(Ok(sample)) => {
+                    seen_redis = Some(sample.to_string());
+                    if let Err(fault) = gate(&sample, redis.last_lag(), settings) {
+                        problems.push(format!("redis: {fault}. {}", fault.remedy()));
+                    }
+                }
+                Ok(Err(error)) => problems.push(format!("redis: {}", chain(&error))),
+                Err(_) => problems.push(no_answer("redis", deadline)),
+            }
+        }
+        self.report(Report::Seen { redis: seen_redis, units: seen_units }).await;
+        problems
+    }
+
+    // ---- the lease ----
+
+    async fn acquire(
+        &mut self,
+        question: Acquire,
+        asked_by: Option<(String, String)>,
+    ) -> Answer {
+        if let Err(error) = self.remember(&question.memory) {
+            return Answer::Refused(format!(
+                "{}; without it a crash could repeat the takeover",
+                chain(&error)
+            ));
+        }
+        crash_point("acquire:intent");
+        let kind = match (question.cause, asked_by) {
+            (Cause::Automatic, _) => AcquireKind::Automatic,
+            (Cause::Operator, Some((by, reason))) => AcquireKind::Operator { by, reason },
+            (Cause::Operator, None) => {
+                AcquireKind::Operator { by: "an operator".to_owned(), reason: String::new() }
+            }
+        };
+        let heartbeats = match question.cause {
+            Cause::Automatic => self
+                .group
+                .bots
+                .iter()
+                .zip(&question.heartbeats)
+                .filter_map(|(bot, value)| Some((bot.clone(), value.clone()?)))
+                .collect(),
+            Cause::Operator => Vec::new(),
+        };
+        let silent_for_ms = u64::try_from(question.silent_for.as_millis()).unwrap_or(u64::MAX);
+        let summary = match question.cause {
+            Cause::Automatic => format!(
+                "{}: the heartbeats of {} are silent, {} is taking over",
+                self.group.name, self.group.primary, self.settings.node
+            ),
+            Cause::Operator => {
+                format!("{}: {} is taking over by order", self.group.name, self.settings.node)
+            }
+        };
+        let request = tenure::Acquire {
+            group: &self.group,
+            nonce: question.nonce,
+            kind,
+            expected: (&question.expected).into(),
+            min_epoch: question.min_epoch,
+            seen_at: question.seen_at,
+            max_age: EVIDENCE_MAX_AGE,
+            heartbeats,
+            evidence: json!({
+                "silent_for_ms": silent_for_ms,
+                "bots": self.group.bots,
+                "heartbeats": question.heartbeats,
+                "holder_before": question.expected.holder,
+            }),
+            alert: NewAlert {
+                id: Uuid::new_v4(),
+                severity: Severity::Critical,
+                body: json!({ "summary": summary }),
+            },
+        };
+        let outcome = self.store.lock().await.acquire(&request).await;
+        crash_point("acquire:effect");
+        match outcome {
+            Ok(AcquireOutcome::Acquired(token) | AcquireOutcome::Already(token)) => {
+                Answer::Granted(token.epoch)
+            }
+            Ok(
+                refused @ (AcquireOutcome::Changed { .. } | AcquireOutcome::Alive { .. }),
+            ) => Answer::RefusedChanged(refused.to_string()),
+            Ok(
+                refused @ (AcquireOutcome::StaleRequest { .. }
+                | AcquireOutcome::Held { .. }
+                | AcquireOutcome::Latched
+                | AcquireOutcome::Cooldown { .. }
+                | AcquireOutcome::StoppedOnPurpose { .. }
+                | AcquireOutcome::Busy
+                | AcquireOutcome::NoSuchGroup),
+            ) => Answer::Refused(refused.to_string()),
+            Err(error) => Answer::Unknown(chain(&error)),
+        }
+    }
+
+    fn remember(&self, memory: &Memory) -> Result<(), files::FileError> {
+        let settings = &self.settings;
+        files::write_memory(&settings.state_dir, &settings.node, &self.group.name, memory)
+    }
+
+    // ---- the steps ----
+
+    async fn attempt(&mut self, token: Token, step: Step, again: bool) -> Outcome {
+        match step {
+            Step::Fence => self.fence(token).await,
+            Step::Promote => self.promote(token, again).await,
+            Step::Persist => self.persist().await,
+            Step::Flip => match self.store.lock().await.flip(&self.group, token).await {
+                Ok(()) => Outcome::Done,
+                Err(error) => Outcome::Failed(chain(&error)),
+            },
+            Step::Publish => {
+                let settings = &self.settings;
+                let written = files::write_environment(
+                    &settings.runtime_dir,
+                    &settings.node,
+                    &self.group.name,
+                    token,
+                );
+                written.map_or_else(|error| Outcome::Failed(chain(&error)), |()| Outcome::Done)
+            }
+            Step::Start => self.start().await,
+            // The engine sees the heartbeats itself.
+            Step::Beat => Outcome::Done,
+        }
+    }
+
+    async fn fence(&mut self, token: Token) -> Outcome {
+        let Some(fence) = &self.group.fence else { return Outcome::Done };
+        let epoch = token.epoch.to_string();
+        let variables = [
+            ("UNDERSTUDY_GROUP", self.group.name.as_str()),
+            ("UNDERSTUDY_NODE", self.settings.node.as_str()),
+            ("UNDERSTUDY_PRIMARY", self.group.primary.as_str()),
+            ("UNDERSTUDY_EPOCH", epoch.as_str()),
+        ];
+        let required = fence.required;
+        let ran = hook::run(fence, &variables).await;
+        for line in ran.lines() {
+            self.remark(format!("fence: {line}")).await;
+        }
+        match ran.result() {
+            Ok(()) => Outcome::Done,
+            Err(error) if required => Outcome::Failed(format!(
+                "the old primary may be alive, so nothing else is done: {error}"
+            )),
+            Err(error) => Outcome::DoneBut(format!(
+                "the old primary may be alive and running a second copy: {error}. Going on, as the \
+                 fence is not required"
+            )),
+        }
+    }
+
+    async fn promote(&mut self, token: Token, again: bool) -> Outcome {
+        let Some(redis) = &mut self.redis else { return Outcome::Done };
+        match redis.promote(&self.group.name, token.epoch.0, again).await {
+            Ok(_) => Outcome::Done,
+            Err(error) => Outcome::Failed(format!("{}. {}", chain(&error), error.remedy())),
+        }
+    }
+
+    async fn persist(&mut self) -> Outcome {
+        let Some(redis) = &mut self.redis else { return Outcome::Done };
+        match redis.persist().await {
+            Ok(Persisted::Yes) => Outcome::Done,
+            Ok(Persisted::No { why }) => Outcome::DoneBut(format!(
+                "persisted=false: {why}. When this Redis restarts, it becomes a replica of the old \
+                 primary again and loses what was written since. {}",
+                why.remedy()
+            )),
+            Err(error) => Outcome::Failed(chain(&error)),
+        }
+    }
+
+    async fn start(&mut self) -> Outcome {
+        let started =
+            match self.systemd.start(&self.group.units, self.group.start_deadline).await {
+                Ok(started) => started,
+                Err(error) => return Outcome::Failed(chain(&error)),
+            };
+        self.report(Report::UnitsActive { at: started.active_at }).await;
+        match self.systemd.settle(&started, self.group.settle).await {
+            Ok(()) => Outcome::Done,
+            Err(error) => Outcome::Failed(chain(&error)),
+        }
+    }
+
+    async fn remark(&self, text: String) {
+        self.report(Report::Remark(text)).await;
+    }
+
+    async fn report(&self, report: Report) {
+        // Nobody listens any more when the process is ending.
+        let _ending = self.reports.send((self.index, report)).await;
+    }
+}
+
+/// Waits for the order to stop the units; keeps the others for later.
+async fn stop_order(orders: &mut mpsc::Receiver<Order>, queue: &mut VecDeque<Order>) -> Order {
+    loop {
+        match orders.recv().await {
+            Some(stop @ Order::StopUnits { .. }) => return stop,
+            Some(order) => queue.push_back(order),
+            // The supervisor is gone; what is under way may end.
+            None => std::future::pending().await,
+        }
+    }
+}
+
+/// An error with its causes, as one line.
+#[must_use]
+pub fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let next = error.to_string();
+        // Some crates repeat the cause in their own text.
+        if !text.ends_with(&next) {
+            text = format!("{text}: {next}");
+        }
+        cause = error.source();
+    }
+    text
+}
+
+fn no_answer(whom: &str, deadline: Duration) -> String {
+    format!("{whom} did not answer within {} ms", deadline.as_millis())
+}
+
+fn progress_name(memory: &Memory) -> &'static str {
+    use crate::engine::event::Progress;
+    match memory.progress {
+        Progress::Asked => "acquire",
+        Progress::At(step) => step.name(),
+        Progress::Complete => "complete",
+    }
+}
+
+/// Dies here by SIGKILL if a test said so.
+#[cfg(feature = "crash-points")]
+fn crash_point(name: &str) {
+    if std::env::var("UNDERSTUDY_CRASH_AT").is_ok_and(|at| at == name) {
+        // There is no way to fail to kill oneself.
+        let _dead = nix::sys::signal::kill(nix::unistd::Pid::this(), nix::sys::signal::SIGKILL);
+    }
+}
+
+#[cfg(not(feature = "crash-points"))]
+fn crash_point(_name: &str) {}
