@@ -54,6 +54,8 @@ pub(super) struct Answer {
     pub(super) server: String,
     /// How many connections had been opened, this one included.
     pub(super) number: u64,
+    /// When the statement was sent, on a connection that was open then.
+    pub(super) sent: BootTime,
 }
 
 impl Connection {
@@ -98,10 +100,11 @@ impl Connection {
         params: &[Param<'_>],
     ) -> Result<Answer, Fault> {
         let live = self.take().await?;
+        let sent = BootTime::now();
         let outcome = timeout(limit, live.client.query_typed(sql, params)).await;
         let (server, number) = (live.server.clone(), live.number);
         let rows = self.settle(live, limit, outcome)?;
-        Ok(Answer { rows, server, number })
+        Ok(Answer { rows, server, number, sent })
     }
 
     /// Runs a script of several statements without parameters.

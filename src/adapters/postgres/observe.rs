@@ -17,6 +17,7 @@ use super::error::{ErrorKind, Fault, NotWritable, StoreError};
 use super::setup::SCHEMA_VERSION;
 use super::{Store, millis};
 use crate::config::settings::{Group, Heartbeats};
+use crate::time::BootTime;
 use crate::engine::observation::{Bot, Epoch, Hold, Lease, Nonce, Observation, StoreIdentity};
 
 /// Why nothing can be said about one group, although the store answered.
@@ -40,8 +41,17 @@ pub enum GroupFault {
     },
 }
 
-/// Reading of each group, in the order of the configuration.
-pub type Observations = Vec<Result<Observation, GroupFault>>;
+/// What one statement read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Reading {
+    /// When the statement was sent.
+    pub sent: BootTime,
+    /// Which store answered, in a form that outlives restarts of the server and changes only when
+    /// the data belong to another one.
+    pub store: String,
+    /// Each group, in the order of the configuration.
+    pub groups: Vec<Result<Observation, GroupFault>>,
+}
 
 impl Store {
     /// Reads the leases and heartbeats of all groups.
@@ -49,7 +59,7 @@ impl Store {
     /// # Errors
     /// If no server answered in time, or the one that did accepts no writes, or its schema is not
     /// that of this version.
-    pub async fn observe(&mut self) -> Result<Observations, StoreError> {
+    pub async fn observe(&mut self) -> Result<Reading, StoreError> {
         let statement = self.sql(OBSERVE);
         let asked = self
             .connection
@@ -219,7 +229,7 @@ impl Watched {
         }
     }
 
-    fn assemble(&self, read: Read, answer: &Answer) -> Observations {
+    fn assemble(&self, read: Read, answer: &Answer) -> Reading {
         let store = StoreIdentity(format!(
             "system {}, timeline {}, started {}, schema {}, connection {} to {}",
             read.identity.system,
@@ -254,7 +264,11 @@ impl Watched {
                 bots,
             })
         };
-        self.groups.iter().map(one).collect()
+        Reading {
+            sent: answer.sent,
+            store: format!("system {}, schema {}", read.identity.system, read.identity.uuid),
+            groups: self.groups.iter().map(one).collect(),
+        }
     }
 }
 
