@@ -8,7 +8,8 @@ use understudy::cli;
 
 fn main() -> ExitCode {
     let options = cli::Options::parse();
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
     let said = match runtime {
         Ok(runtime) => runtime.block_on(cli::run(options)),
         Err(error) => Err(error.into()),

@@ -91,7 +91,9 @@ fn plan(settings: &Settings, group: &Group, now: &protocol::Group) -> String {
 /// Has the name of the group typed back, so that the right command on the wrong host is noticed.
 fn confirmed(plan: &str, name: &str) -> anyhow::Result<bool> {
     if !io::stdin().is_terminal() {
-        return Err(Refused("there is no terminal to ask on; add --yes if you are sure".into()).into());
+        return Err(
+            Refused("there is no terminal to ask on; add --yes if you are sure".into()).into()
+        );
     }
     print(&format!("{plan}\nType the name of the group to go on: "))?;
     io::stdout().flush()?;
@@ -101,11 +103,7 @@ fn confirmed(plan: &str, name: &str) -> anyhow::Result<bool> {
 }
 
 /// Prints each step as it ends, until the group is active, stuck or back where it was.
-async fn follow(
-    settings: &Settings,
-    group: &Group,
-    json: bool,
-) -> anyhow::Result<protocol::Group> {
+async fn follow(settings: &Settings, group: &Group, json: bool) -> anyhow::Result<protocol::Group> {
     let start = BootTime::now();
     let mut shown = BTreeSet::new();
     loop {

@@ -3,7 +3,7 @@
 use clap::Args;
 
 use super::{Refused, Said, group, json as print_json, store};
-use crate::adapters::postgres::operator::Record;
+use crate::adapters::postgres::operator::{Record, RecordKind, RecordStatus};
 use crate::config::settings::Settings;
 
 #[derive(Debug, Args)]
@@ -46,7 +46,7 @@ pub(super) async fn history(
 
 fn line(record: &Record) -> String {
     let id: String = record.id.chars().take(8).collect();
-    let status = record.status.map(|status| format!(" {status}")).unwrap_or_default();
+    let status = record.status.map(|status| format!(" {}", status_text(status))).unwrap_or_default();
     let by = record.by.as_ref().map(|by| format!(" by {by}")).unwrap_or_default();
     let reason = match record.reason.as_deref() {
         None | Some("") => String::new(),
@@ -54,7 +54,7 @@ fn line(record: &Record) -> String {
     };
     format!(
         "{}  {id:8}  {}  {}{status} on {} (epoch {}){by}{reason}\n",
-        record.at, record.group, record.kind, record.node, record.epoch
+        record.at, record.group, kind_text(record.kind), record.node, record.epoch
     )
 }
 
@@ -71,4 +71,24 @@ fn one(record: &Record) -> String {
         text += &format!("  {after:>10}  {} {}{took}{fault}\n", entry.step, entry.outcome);
     }
     text
+}
+
+const fn kind_text(kind: RecordKind) -> &'static str {
+    match kind {
+        RecordKind::Automatic => "failover",
+        RecordKind::Operator => "failover by order",
+        RecordKind::HandBack => "given back",
+        RecordKind::Hold => "hold",
+        RecordKind::Release => "release",
+        RecordKind::Acknowledge => "ack",
+    }
+}
+
+const fn status_text(status: RecordStatus) -> &'static str {
+    match status {
+        RecordStatus::Running => "NOT FINISHED",
+        RecordStatus::Done => "done",
+        RecordStatus::Failed => "FAILED",
+        RecordStatus::Superseded => "superseded",
+    }
 }

@@ -158,9 +158,8 @@ pub fn print(text: &str) -> io::Result<()> {
 
 /// The group that a command is about.
 fn group<'a>(settings: &'a Settings, name: Option<&str>) -> Result<&'a Group, Refused> {
-    let names = || {
-        settings.groups.iter().map(|group| group.name.as_str()).collect::<Vec<_>>().join(", ")
-    };
+    let names =
+        || settings.groups.iter().map(|group| group.name.as_str()).collect::<Vec<_>>().join(", ");
     match (name, settings.groups.as_slice()) {
         (None, [only]) => Ok(only),
         (None, _) => Err(Refused(format!("which group? There are: {}", names()))),

@@ -108,9 +108,10 @@ pub(super) async fn failback(
                 group.name, group.primary
             ),
         ),
-        HandBack::Already(epoch) => {
-            ("already", format!("{}: {} has it already (epoch {epoch})\n", group.name, group.primary))
-        }
+        HandBack::Already(epoch) => (
+            "already",
+            format!("{}: {} has it already (epoch {epoch})\n", group.name, group.primary),
+        ),
         HandBack::Changed { epoch, holder } => {
             let holder = holder.unwrap_or_else(|| "nobody".to_owned());
             return Err(Refused(format!(

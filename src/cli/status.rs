@@ -120,7 +120,10 @@ fn heartbeat(bot: &Bot) -> String {
     let age = match bot.age_ms {
         None => String::new(),
         Some(age) if age < 0 => {
-            format!(" (database says {} in the future)", seconds(Duration::from_millis(age.unsigned_abs())))
+            format!(
+                " (database says {} in the future)",
+                seconds(Duration::from_millis(age.unsigned_abs()))
+            )
         }
         Some(age) => {
             format!(" (database says {} old)", seconds(Duration::from_millis(age.unsigned_abs())))

@@ -21,6 +21,8 @@
 //! To add a state: a variant of `State`, of [`edge::Kind`], its ways in [`edge::EDGES`]; the
 //! compiler then asks for the rest.
 
+#![warn(clippy::wildcard_enum_match_arm)]
+
 mod decide;
 pub mod edge;
 pub mod event;

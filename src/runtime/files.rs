@@ -229,8 +229,9 @@ fn pin(path: PathBuf, present: &str) -> Result<String, FileError> {
 /// # Errors
 /// Why not, in words.
 pub fn state_directory_usable(path: &Path) -> Result<(), String> {
-    fs::create_dir_all(path)
-        .map_err(|error| format!("the state directory {} cannot be made: {error}", path.display()))?;
+    fs::create_dir_all(path).map_err(|error| {
+        format!("the state directory {} cannot be made: {error}", path.display())
+    })?;
     nix::unistd::access(path, nix::unistd::AccessFlags::W_OK).map_err(|error| {
         format!("the state directory {} cannot be written to: {error}", path.display())
     })?;

@@ -25,7 +25,6 @@ use crate::adapters::postgres::observe::Reading;
 use crate::adapters::postgres::tenure::StepOutcome;
 use crate::adapters::systemd::Systemd;
 use crate::config::settings::{Group, Settings};
-use crate::config::{self};
 use crate::control::protocol::{self, Request, Response, Status};
 use crate::control::{self, Exchange};
 use crate::engine::Engine;
@@ -308,8 +307,7 @@ impl Supervisor {
             Action::Check { deadline } => self.order(index, Order::Check { deadline }),
             Action::Acquire(question) => {
                 let asked_by = self.groups[index].asked_by.clone();
-                let token =
-                    Token { epoch: question.expected.epoch, nonce: question.nonce };
+                let token = Token { epoch: question.expected.epoch, nonce: question.nonce };
                 self.groups[index].tenure = Some(Tenure { token, since: now });
                 self.order(index, Order::Acquire { question: Box::new(question), asked_by });
             }
@@ -353,11 +351,9 @@ impl Supervisor {
             Notice::StepFailed { step, fault, .. } => token.map(|token| {
                 self.step(index, token, *step, since(Duration::ZERO), None, Some(fault.clone()))
             }),
-            Notice::Completed { took, .. } => token.map(|token| Entry::Finished {
-                group: group.name.clone(),
-                token,
-                took: *took,
-            }),
+            Notice::Completed { took, .. } => {
+                token.map(|token| Entry::Finished { group: group.name.clone(), token, took: *took })
+            }
             _ => None,
         };
         if let Some(entry) = entry {
@@ -480,8 +476,7 @@ impl Supervisor {
         let id = self.next_id;
         self.next_id += 1;
         let first_nonce = Nonce(Uuid::new_v4().as_u128());
-        let engine =
-            Engine::new(BootTime::now(), policy(settings, group), first_nonce, recalled);
+        let engine = Engine::new(BootTime::now(), policy(settings, group), first_nonce, recalled);
         let (orders, orders_in) = mpsc::channel(QUEUE_MAX);
         let worker = Worker::new(
             id,
@@ -517,7 +512,7 @@ impl Supervisor {
     /// Applies the configuration on disk whole, or says why not and goes on with the present one.
     async fn reload(&mut self) {
         self.notify.reloading();
-        let applied = match config::Settings::load(&self.settings_path) {
+        let applied = match Settings::load(&self.settings_path) {
             Ok(settings) => self.apply(settings).await,
             Err(faults) => Err(faults.to_string()),
         };
@@ -581,7 +576,8 @@ impl Supervisor {
                     self.teller.remark(&watched.name, "the worker did not take the configuration");
                 }
                 groups.push(watched);
-            } else if let Some(index) = fresh.iter().position(|watched| watched.name == group.name) {
+            } else if let Some(index) = fresh.iter().position(|watched| watched.name == group.name)
+            {
                 groups.push(fresh.swap_remove(index));
             }
         }
@@ -596,8 +592,10 @@ impl Supervisor {
         self.notify.stopping();
         for group in &self.groups {
             let kind = group.engine.kind();
-            if matches!(kind, Kind::Acquiring | Kind::Promoting | Kind::Degraded | Kind::Interrupted)
-            {
+            if matches!(
+                kind,
+                Kind::Acquiring | Kind::Promoting | Kind::Degraded | Kind::Interrupted
+            ) {
                 self.teller.stopped_in_takeover(&group.name);
             }
         }
@@ -613,10 +611,5 @@ impl Supervisor {
 }
 
 fn new_store(settings: &Settings) -> anyhow::Result<Store> {
-    Ok(Store::new(
-        &settings.store,
-        &settings.node,
-        settings.watch.reply_timeout,
-        &settings.groups,
-    )?)
+    Ok(Store::new(&settings.store, &settings.node, settings.watch.reply_timeout, &settings.groups)?)
 }

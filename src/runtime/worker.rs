@@ -18,7 +18,7 @@ use crate::adapters::postgres::Store;
 use crate::adapters::postgres::tenure::{self, AcquireKind, AcquireOutcome, NewAlert};
 use crate::adapters::redis::{Persisted, Redis, gate};
 use crate::adapters::systemd::Systemd;
-use crate::config::settings::{Group, Severity, Settings};
+use crate::config::settings::{Group, Settings, Severity};
 use crate::control::protocol::Unit;
 use crate::engine::event::{Acquire, Answer, Cause, Event, Memory, Outcome};
 use crate::engine::observation::Token;
@@ -247,11 +247,7 @@ impl Worker {
 
     // ---- the lease ----
 
-    async fn acquire(
-        &mut self,
-        question: Acquire,
-        asked_by: Option<(String, String)>,
-    ) -> Answer {
+    async fn acquire(&mut self, question: Acquire, asked_by: Option<(String, String)>) -> Answer {
         if let Err(error) = self.remember(&question.memory) {
             return Answer::Refused(format!(
                 "{}; without it a crash could repeat the takeover",
@@ -313,9 +309,9 @@ impl Worker {
             Ok(AcquireOutcome::Acquired(token) | AcquireOutcome::Already(token)) => {
                 Answer::Granted(token.epoch)
             }
-            Ok(
-                refused @ (AcquireOutcome::Changed { .. } | AcquireOutcome::Alive { .. }),
-            ) => Answer::RefusedChanged(refused.to_string()),
+            Ok(refused @ (AcquireOutcome::Changed { .. } | AcquireOutcome::Alive { .. })) => {
+                Answer::RefusedChanged(refused.to_string())
+            }
             Ok(
                 refused @ (AcquireOutcome::StaleRequest { .. }
                 | AcquireOutcome::Held { .. }
@@ -409,11 +405,10 @@ impl Worker {
     }
 
     async fn start(&mut self) -> Outcome {
-        let started =
-            match self.systemd.start(&self.group.units, self.group.start_deadline).await {
-                Ok(started) => started,
-                Err(error) => return Outcome::Failed(chain(&error)),
-            };
+        let started = match self.systemd.start(&self.group.units, self.group.start_deadline).await {
+            Ok(started) => started,
+            Err(error) => return Outcome::Failed(chain(&error)),
+        };
         self.report(Report::UnitsActive { at: started.active_at }).await;
         match self.systemd.settle(&started, self.group.settle).await {
             Ok(()) => Outcome::Done,

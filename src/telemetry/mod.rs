@@ -1,1 +1,7 @@
-//! To journald and to people.
+//! What people and programs hear of the daemon, besides alerts.
+
+pub mod logging;
+pub mod message_id;
+
+pub use logging::{emit, init};
+pub use message_id::Notable;

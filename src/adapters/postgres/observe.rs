@@ -17,8 +17,8 @@ use super::error::{ErrorKind, Fault, NotWritable, StoreError};
 use super::setup::SCHEMA_VERSION;
 use super::{Store, millis};
 use crate::config::settings::{Group, Heartbeats};
-use crate::time::BootTime;
 use crate::engine::observation::{Bot, Epoch, Hold, Lease, Nonce, Observation, StoreIdentity};
+use crate::time::BootTime;
 
 /// Why nothing can be said about one group, although the store answered.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

@@ -1,6 +1,7 @@
 //! What a Redis says about itself, read from its answer to `INFO`.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -169,6 +170,29 @@ impl Sample {
             }
             (Role::Replica(_) | Role::Master, _) => None,
         }
+    }
+}
+
+impl fmt::Display for Sample {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.role {
+            Role::Master => f.write_str("master")?,
+            Role::Replica(upstream) => {
+                write!(f, "replica of {}:{}, ", upstream.host, upstream.port)?;
+                match upstream.link {
+                    Link::Up { .. } => f.write_str("link up")?,
+                    Link::Down { since } => write!(f, "link DOWN for {} s", since.as_secs())?,
+                    Link::Never => f.write_str("link NEVER up")?,
+                }
+            }
+        }
+        if let Some(lag) = self.lag_bytes() {
+            write!(f, ", {lag} bytes behind")?;
+        }
+        if self.loading {
+            f.write_str(", LOADING")?;
+        }
+        write!(f, ", {} keys", self.keys)
     }
 }
 

@@ -11,10 +11,12 @@ mod bus;
 pub mod fault;
 pub mod state;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::FutureExt;
 use futures_util::future::join_all;
+use tokio::sync::Mutex;
 use tokio::time::{Instant, sleep, sleep_until};
 use tracing::{debug, warn};
 
@@ -43,11 +45,12 @@ const KILL_RESERVE: Duration = Duration::from_secs(2);
 /// Time between two SIGKILLs to the same unit, which may start further processes while it stops.
 const KILL_PACE: Duration = Duration::from_millis(50);
 
-/// A connection to systemd, made when first needed and again after the bus daemon went away.
-#[derive(Debug, Default)]
+/// A connection to systemd, made when first needed and again after the bus daemon went away. Clones
+/// share it: the bus has few connections to spare for one user.
+#[derive(Clone, Debug, Default)]
 pub struct Systemd {
     address: Option<String>,
-    bus: Option<Bus>,
+    bus: Arc<Mutex<Option<Bus>>>,
 }
 
 /// Units that became active.
@@ -81,7 +84,7 @@ impl Systemd {
     /// The same for another bus, at a D-Bus address.
     #[must_use]
     pub fn at(address: String) -> Self {
-        Self { address: Some(address), bus: None }
+        Self { address: Some(address), bus: Arc::default() }
     }
 
     /// Connects now, unless connected, so that a failover does not begin with it.
@@ -214,11 +217,10 @@ impl Systemd {
     }
 
     async fn bus(&mut self) -> Result<Bus, SystemdError> {
-        match &self.bus {
+        let mut bus = self.bus.lock().await;
+        match &*bus {
             Some(bus) if !bus.is_closed() => Ok(bus.clone()),
-            Some(_) | None => {
-                Ok(self.bus.insert(Bus::open(self.address.as_deref()).await?).clone())
-            }
+            Some(_) | None => Ok(bus.insert(Bus::open(self.address.as_deref()).await?).clone()),
         }
     }
 
