@@ -45,7 +45,7 @@ const CONNECT_TIMEOUT: Span = span(secs(5), millis(100), mins(1));
 /// As the monitor that understudy replaces: time for a person to look before anything moves again.
 const COOLDOWN: Span = span(mins(5), secs(1), hours(7 * 24));
 
-/// The third failover within an hour will not help where two did not.
+/// What three failovers within an hour did not help, a fourth will not help either.
 const LATCH_AFTER: Count = Count { default: 3, least: 1, most: 100 };
 
 /// See [`LATCH_AFTER`].
@@ -75,7 +75,7 @@ const CALL_TIMEOUT: Span = span(secs(1), millis(10), secs(30));
 /// A management board takes seconds to cut the power. Units wait for it all the while.
 const FENCE_DEADLINE: Span = span(secs(30), secs(1), mins(10));
 
-/// Groups. One statement reads them all; ten thousand are the most that was measured.
+/// Groups. One statement reads them all, so that its size is bounded by this.
 const GROUPS_MAX: usize = 10_000;
 
 /// Bots of one group. A group is what fails over together, not a fleet.
