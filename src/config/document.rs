@@ -173,13 +173,7 @@ impl Document {
                 return;
             }
         };
-        let (table, errors) = DeTable::parse_recoverable(&text);
-        for error in errors {
-            let offset = error.span().map(|span| span.start);
-            sink.unreadable(Place { file, offset }, format!("not TOML: {}", error.message()));
-        }
-        let at = Place { file, offset: None };
-        let table = convert_table(table.get_ref(), at, false, &text);
+        let table = parse(file, &text, sink);
         self.push(path.to_owned(), text);
         merge(&mut self.root, table);
     }
@@ -253,6 +247,42 @@ fn read_file(path: &Path) -> Result<Vec<u8>, String> {
         return Err("is larger than 1 MiB, so it is hardly a configuration".to_owned());
     }
     Ok(bytes)
+}
+
+fn parse(file: usize, text: &str, sink: &Sink) -> Table {
+    let report = |error: &toml::de::Error| {
+        let offset = error.span().map(|span| span.start);
+        sink.unreadable(Place { file, offset }, format!("not TOML: {}", error.message()));
+    };
+    let at = Place { file, offset: None };
+    let (table, errors) = DeTable::parse_recoverable(text);
+    errors.iter().for_each(report);
+    let ends: Vec<_> = errors.iter().filter(|error| ends_parsing(error)).collect();
+    if ends.is_empty() {
+        return convert_table(table.get_ref(), at, false, text);
+    }
+    // The rest is read without the lines that the parser could not get past.
+    let text = without_lines(text, ends.into_iter().filter_map(|error| Some(error.span()?.start)));
+    let (table, errors) = DeTable::parse_recoverable(&text);
+    errors.iter().for_each(report);
+    convert_table(table.get_ref(), at, false, &text)
+}
+
+/// Whether the parser read nothing more after this: a key without "=".
+fn ends_parsing(error: &toml::de::Error) -> bool {
+    error.message().starts_with("key with no value")
+}
+
+/// The text with blanks in place of the lines at `offsets`, so that all else keeps its place.
+fn without_lines(text: &str, offsets: impl Iterator<Item = usize>) -> String {
+    let mut bytes = text.as_bytes().to_vec();
+    for offset in offsets {
+        let is_end = |byte: &u8| *byte == b'\n';
+        let start = bytes[..offset].iter().rposition(is_end).map_or(0, |end| end + 1);
+        let length = bytes[start..].iter().position(is_end).unwrap_or(bytes.len() - start);
+        bytes[start..start + length].fill(b' ');
+    }
+    String::from_utf8_lossy(&bytes).into_owned()
 }
 
 fn merge(into: &mut Table, from: Table) {

@@ -45,7 +45,7 @@ const CONNECT_TIMEOUT: Span = span(secs(5), millis(100), mins(1));
 /// As the monitor that understudy replaces: time for a person to look before anything moves again.
 const COOLDOWN: Span = span(mins(5), secs(1), hours(7 * 24));
 
-/// The third failover within an hour will not help where two did not.
+/// What three failovers within an hour did not help, a fourth will not help either.
 const LATCH_AFTER: Count = Count { default: 3, least: 1, most: 100 };
 
 /// See [`LATCH_AFTER`].
@@ -75,7 +75,7 @@ const CALL_TIMEOUT: Span = span(secs(1), millis(10), secs(30));
 /// A management board takes seconds to cut the power. Units wait for it all the while.
 const FENCE_DEADLINE: Span = span(secs(30), secs(1), mins(10));
 
-/// Groups. One statement reads them all; ten thousand are the most that was measured.
+/// Groups. One statement reads them all, so that its size is bounded by this.
 const GROUPS_MAX: usize = 10_000;
 
 /// Bots of one group. A group is what fails over together, not a fleet.
@@ -162,7 +162,7 @@ fn settings(root: &mut Section<'_>, around: &Surroundings) -> Settings {
     root.relation(
         !state_dir.value.starts_with(&runtime_dir.value),
         &[&state_dir.origin, &runtime_dir.origin],
-        || "state_dir must be outside runtime_dir, which systemd empties at each stop".to_owned(),
+        "state_dir must be outside runtime_dir, which systemd empties at each stop",
     );
 
     let pace = root.table("watch", pace);
@@ -173,15 +173,10 @@ fn settings(root: &mut Section<'_>, around: &Surroundings) -> Settings {
 
     let common = Common { node, pace, heartbeats };
     let mut claims = Claims::default();
-    let groups = root.named_tables("group", GROUPS_MAX, |name, section| {
+    let what = "write a table [group.NAME] with bots = [\"...\"] and units = [\"....service\"]";
+    let groups = root.needed_named_tables("group", GROUPS_MAX, what, |name, section| {
         group(name, section, &common, &mut claims, around)
     });
-    if groups.is_empty() {
-        root.missing(
-            "no group to watch; write a table [group.NAME] with bots = [\"...\"] and units = \
-             [\"....service\"]",
-        );
-    }
 
     let Common { node, pace, .. } = common;
     let watch = Watch {
@@ -223,19 +218,16 @@ fn pace(section: &mut Section<'_>) -> Pace {
     section.relation(
         reply_timeout.value < interval.value,
         &[&reply_timeout.origin, &interval.origin],
-        || "reply_timeout must be shorter than interval, or reads would queue up".to_owned(),
+        "reply_timeout must be shorter than interval, or reads would queue up",
     );
     section.relation(
         blind_after.value >= interval.value + reply_timeout.value,
         &[&blind_after.origin, &interval.origin, &reply_timeout.origin],
-        || {
-            let least = interval.value + reply_timeout.value;
-            format!(
-                "blind_after must be at least interval + reply_timeout ({}), or one slow read \
-                 would call a person",
-                format_duration(least)
-            )
-        },
+        format!(
+            "blind_after must be at least interval + reply_timeout ({}), or one slow read would \
+             call a person",
+            format_duration(interval.value + reply_timeout.value)
+        ),
     );
     Pace { interval, reply_timeout, timeout, blind_after: blind_after.value }
 }
@@ -271,15 +263,14 @@ fn store(section: &mut Section<'_>, around: &Surroundings) -> Store {
 }
 
 fn tls(section: &mut Section<'_>, verify: bool) -> Tls {
-    let verify = section.choice("tls", verify, &[("verify", true), ("off", false)]);
     let ca_file = section.text_if_written("ca_file", values::absolute_path);
+    // Who names an authority wants it asked.
+    let verify = verify || ca_file.is_written();
+    let verify = section.choice("tls", verify, &[("verify", true), ("off", false)]);
     section.relation(
         verify.value || ca_file.value.is_none(),
         &[&ca_file.origin, &verify.origin],
-        || {
-            "ca_file is of no use while the connection is not encrypted; write tls = \"verify\""
-                .to_owned()
-        },
+        "ca_file is of no use with tls = \"off\"; remove one of them",
     );
     if verify.value { Tls::Verify { ca_file: ca_file.value } } else { Tls::Off }
 }
@@ -311,11 +302,8 @@ fn heartbeats(section: &mut Section<'_>, base: &Heartbeats) -> Heartbeats {
     section.relation(
         inherited || !stopped_statuses.contains(&primary_status.value),
         &[&primary_status.origin, &stopped_origin],
-        || {
-            "primary_status is one of stopped_statuses, so understudy's own failover would \
-             forbid the next one"
-                .to_owned()
-        },
+        "primary_status is one of stopped_statuses, so understudy's own failover would forbid \
+         the next one",
     );
     Heartbeats {
         table: table.value,
@@ -347,18 +335,6 @@ fn channel(name: &str, section: &mut Section<'_>, around: &Surroundings) -> Chan
     }
 }
 
-/// What groups may not share, and where each is.
-#[derive(Default)]
-struct Claims {
-    units: BTreeMap<String, Claim>,
-    bots: BTreeMap<(Table, String), Claim>,
-}
-
-struct Claim {
-    group: String,
-    at: Place,
-}
-
 fn group(
     name: &str,
     section: &mut Section<'_>,
@@ -381,12 +357,7 @@ fn group(
     let primary = section.text("primary", "primary", values::node);
     let stale = section.choice("stale", Quorum::Any, &[("any", Quorum::Any), ("all", Quorum::All)]);
     let timeout = section.duration("timeout", TIMEOUT).or_inherit(&common.pace.timeout);
-    let cooldown = section.duration("cooldown", COOLDOWN);
-    let latch_after = section.count("latch_after", LATCH_AFTER);
-    let latch_failovers = u32::try_from(latch_after.value).unwrap_or(u32::MAX);
-    let fastest_latch = cooldown.value.saturating_mul(latch_failovers - 1);
-    let latch_window = LATCH_WINDOW.or(LATCH_WINDOW.default.max(fastest_latch));
-    let latch_window = section.duration("latch_window", latch_window);
+    let restraint = restraint(section, &timeout);
     let accept_dual_active = section.boolean("accept_dual_active", false);
     let start_deadline = section.duration("start_deadline", START_DEADLINE);
     let settle = section.duration("settle", SETTLE);
@@ -395,37 +366,14 @@ fn group(
     let redis = section.table_if_written("redis", |inner| redis(inner, &timeout, around));
     let fence = section.table_if_written("fence", fence);
 
-    for unit in &units.value {
-        claim(section, unit, &mut claims.units, unit.value.clone(), name, "unit");
-    }
-    for bot in &bots.value {
-        let key = (heartbeats.table.clone(), bot.value.clone());
-        claim(section, bot, &mut claims.bots, key, name, "bot");
-    }
+    claims.units(section, name, &units.value);
+    claims.bots(section, name, &bots.value, &heartbeats.table);
     section.relation(
         primary.value != common.node.value,
         &[&primary.origin, &common.node.origin],
-        || "primary and node have the same name, but this node stands by for another".to_owned(),
+        "primary and node have the same name, but this node stands by for another",
     );
     check_window(section, &timeout, &common.pace);
-    section.relation(cooldown.value >= timeout.value, &[&cooldown.origin, &timeout.origin], || {
-        format!(
-            "cooldown must be at least timeout ({}), or the silence that led to a failover \
-                 could lead to the next one",
-            format_duration(timeout.value)
-        )
-    });
-    section.relation(
-        latch_window.value >= fastest_latch,
-        &[&latch_window.origin, &latch_after.origin, &cooldown.origin],
-        || {
-            format!(
-                "latch_window must be at least (latch_after - 1) x cooldown ({}), or so many \
-                 failovers would never fall into it",
-                format_duration(fastest_latch)
-            )
-        },
-    );
 
     Group {
         name: name.to_owned(),
@@ -435,9 +383,9 @@ fn group(
         stale: stale.value,
         timeout: timeout.value,
         units: plain(units),
-        cooldown: cooldown.value,
-        latch_after: latch_failovers,
-        latch_window: latch_window.value,
+        cooldown: restraint.cooldown,
+        latch_after: restraint.latch_after,
+        latch_window: restraint.latch_window,
         accept_dual_active: accept_dual_active.value,
         redis,
         fence,
@@ -453,17 +401,78 @@ fn check_window(section: &Section<'_>, timeout: &Setting<Duration>, pace: &Pace)
     section.relation(
         timeout.value >= least,
         &[&timeout.origin, &interval.origin, &reply_timeout.origin],
-        || {
-            format!(
-                "timeout must be at least 2 x (interval + reply_timeout), here {}: a window must \
-                 hold at least two reads, or a slow store would look like a silent bot",
-                format_duration(least)
-            )
-        },
+        format!(
+            "timeout must be at least 2 x (interval + reply_timeout), here {}: a window must hold \
+             at least two reads, or a slow store would look like a silent bot",
+            format_duration(least)
+        ),
     );
 }
 
-/// Notes whether `item` was already named, in this group or another.
+/// When a group may fail over again.
+struct Restraint {
+    cooldown: Duration,
+    latch_after: u32,
+    latch_window: Duration,
+}
+
+fn restraint(section: &mut Section<'_>, timeout: &Setting<Duration>) -> Restraint {
+    let cooldown = section.duration("cooldown", COOLDOWN);
+    let latch_after = section.count("latch_after", LATCH_AFTER);
+    let failovers = u32::try_from(latch_after.value).unwrap_or(u32::MAX);
+    // As fast as the cooldown allows so many.
+    let fastest = cooldown.value.saturating_mul(failovers - 1);
+    let latch_window = LATCH_WINDOW.or(LATCH_WINDOW.default.max(fastest));
+    let latch_window = section.duration("latch_window", latch_window);
+    section.relation(
+        cooldown.value >= timeout.value,
+        &[&cooldown.origin, &timeout.origin],
+        format!(
+            "cooldown must be at least timeout ({}), or the silence that led to a failover could \
+             lead to the next one",
+            format_duration(timeout.value)
+        ),
+    );
+    section.relation(
+        latch_window.value >= fastest,
+        &[&latch_window.origin, &latch_after.origin, &cooldown.origin],
+        format!(
+            "latch_window must be at least (latch_after - 1) x cooldown ({}), or so many failovers \
+             would never fall into it",
+            format_duration(fastest)
+        ),
+    );
+    Restraint { cooldown: cooldown.value, latch_after: failovers, latch_window: latch_window.value }
+}
+
+/// What can be in one group only, and where each is.
+#[derive(Default)]
+struct Claims {
+    units: BTreeMap<String, Claim>,
+    bots: BTreeMap<(Table, String), Claim>,
+}
+
+struct Claim {
+    group: String,
+    at: Place,
+}
+
+impl Claims {
+    fn units(&mut self, section: &Section<'_>, group: &str, units: &[Item<String>]) {
+        for unit in units {
+            claim(section, unit, &mut self.units, unit.value.clone(), group, "unit");
+        }
+    }
+
+    fn bots(&mut self, section: &Section<'_>, group: &str, bots: &[Item<String>], table: &Table) {
+        for bot in bots {
+            let key = (table.clone(), bot.value.clone());
+            claim(section, bot, &mut self.bots, key, group, "bot");
+        }
+    }
+}
+
+/// Notes `item` for `group`, or the fault that it was noted before.
 fn claim<K: Ord>(
     section: &Section<'_>,
     item: &Item<String>,
@@ -472,19 +481,16 @@ fn claim<K: Ord>(
     group: &str,
     what: &str,
 ) {
-    match claims.get(&key) {
-        Some(earlier) if earlier.group == group => {
-            section.clash(item, format!("the same {what} twice; keep one"), earlier.at);
-        }
-        Some(earlier) => {
-            let text =
-                format!("this {what} is also in group.{}; it can be in one only", earlier.group);
-            section.clash(item, text, earlier.at);
-        }
-        None => {
-            claims.insert(key, Claim { group: group.to_owned(), at: item.at });
-        }
-    }
+    let Some(earlier) = claims.get(&key) else {
+        claims.insert(key, Claim { group: group.to_owned(), at: item.at });
+        return;
+    };
+    let text = if earlier.group == group {
+        format!("the same {what} twice; keep one")
+    } else {
+        format!("this {what} is also in group.{}; it can be in one only", earlier.group)
+    };
+    section.clash(item, text, earlier.at);
 }
 
 fn redis(section: &mut Section<'_>, timeout: &Setting<Duration>, around: &Surroundings) -> Redis {
@@ -502,18 +508,16 @@ fn redis(section: &mut Section<'_>, timeout: &Setting<Duration>, around: &Surrou
     section.relation(
         max_link_down.value >= timeout.value,
         &[&max_link_down.origin, &timeout.origin],
-        || {
-            format!(
-                "max_link_down must be at least timeout ({}): the link is down for as long as \
+        format!(
+            "max_link_down must be at least timeout ({}): the link is down for as long as \
                  the primary is, so every failover would be refused",
-                format_duration(timeout.value)
-            )
-        },
+            format_duration(timeout.value)
+        ),
     );
     section.relation(
         primary.value.as_ref() != Some(&address.value),
         &[&primary.origin, &address.origin],
-        || "primary and address are the same, but a replica follows another Redis".to_owned(),
+        "primary and address are the same, but a replica follows another Redis",
     );
     Redis {
         address: address.value,
@@ -539,7 +543,7 @@ fn fence(section: &mut Section<'_>) -> Fence {
     section.relation(
         program.is_none_or(|program| values::absolute_path(&program).is_ok()),
         &[&command.origin],
-        || "the program must be an absolute path; no shell looks for it".to_owned(),
+        "the program must be an absolute path; no shell looks for it",
     );
     let required = section.boolean("required", true);
     let deadline = section.duration("deadline", FENCE_DEADLINE);

@@ -15,7 +15,7 @@
 //! without a fault becomes a `Settings`. So nothing is ever half applied.
 //!
 //! A fault names file, line, column and key, says what is wrong and what to do, and never repeats a
-//! value: passwords get written into the wrong key, and faults end up in the journal.
+//! text: passwords get written into the wrong key, and faults end up in the journal.
 //!
 //! # To add a key
 //!

@@ -139,6 +139,25 @@ impl<'a> Section<'a> {
         all
     }
 
+    /// The same, with at least one table; `what` says what to write.
+    pub fn needed_named_tables<T>(
+        &mut self,
+        key: &'static str,
+        most: usize,
+        what: &str,
+        read: impl FnMut(&str, &mut Section<'_>) -> T,
+    ) -> Vec<T> {
+        let written = match self.table.entries.get(key).map(|entry| &entry.node.value) {
+            None => false,
+            Some(Value::Table(tables)) => !tables.entries.is_empty(),
+            Some(_) => true,
+        };
+        if !written {
+            self.sink.missing(self.table.at, self.path(key), format!("missing; {what}"));
+        }
+        self.named_tables(key, most, read)
+    }
+
     /// A text that `parse` understands, or the default.
     pub fn text<T>(
         &mut self,
@@ -303,7 +322,7 @@ impl<'a> Section<'a> {
     /// Notes a fault unless a relation between settings holds. It is put where the first of them is
     /// written that is written at all, else to the table. Where a value made no sense, or may be in
     /// what could not be read, there is nothing to compare.
-    pub fn relation(&self, holds: bool, between: &[&Origin], text: impl FnOnce() -> String) {
+    pub fn relation(&self, holds: bool, between: &[&Origin], text: impl Into<String>) {
         let sound = between.iter().all(|origin| origin.sound);
         let lost = self.sink.is_incomplete() && between.iter().any(|o| o.written.is_none());
         if holds || !sound || lost {
@@ -311,7 +330,7 @@ impl<'a> Section<'a> {
         }
         let first = between.iter().find_map(|origin| Some((origin.written?, &origin.key)));
         let (at, key) = first.unwrap_or((self.table.at, &self.path));
-        self.sink.wrong(at, key.clone(), text());
+        self.sink.wrong(at, key.clone(), text.into());
     }
 
     /// Notes that the table as a whole lacks something.

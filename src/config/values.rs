@@ -247,7 +247,7 @@ fn tcp(text: &str, default_port: u16, socket: &str) -> Result<Host, String> {
         check(!host.is_empty() && host.bytes().all(legal), wrong)?;
         (host, port)
     };
-    let port = port.map_or(Ok(default_port), port_number)?;
+    let port = port.map_or(Ok(default_port), |port| port_number(port).map_err(|_| wrong()))?;
     Ok(Host::Tcp(host.to_owned(), port))
 }
 
