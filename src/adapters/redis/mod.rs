@@ -264,8 +264,8 @@ impl Redis {
         let [info, marker] = self.ask([cmd("INFO"), get(&key)]).await?;
         let mut sample = parse(&self.local, info)?;
         self.recognise(&mut sample).await;
-        let already = match (&sample.role, sample.loading) {
-            (Role::Master, false) => {
+        let already = match &sample.role {
+            Role::Master if !sample.loading && !sample.server.cluster => {
                 let marker = text(&self.local, "GET", self.local.accepted("GET", marker)?)?;
                 let promoted_for = marker.and_then(|marker| marker.parse().ok());
                 if !resuming && self.asked != Some(epoch) && promoted_for != Some(epoch) {
@@ -274,7 +274,7 @@ impl Redis {
                 true
             }
             // The marker is of no interest, and a replica without its primary may refuse to read it.
-            (Role::Master, true) | (Role::Replica(_), _) => {
+            Role::Master | Role::Replica(_) => {
                 gate(&sample, &self.last, &self.settings).map_err(PromoteFault::Gate)?;
                 self.asked = Some(epoch);
                 self.make_master().await?;

@@ -2,5 +2,7 @@
 //! their own process id.
 
 pub mod bus;
+pub mod certificates;
 pub mod postgres;
 pub mod redis;
+pub mod wait;
