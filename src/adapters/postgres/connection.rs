@@ -294,9 +294,7 @@ fn keep(
 fn refuses_writes(cause: &tokio_postgres::Error) -> bool {
     std::error::Error::source(cause)
         .and_then(|source| source.downcast_ref::<io::Error>())
-        .is_some_and(|e| {
-            e.kind() == io::ErrorKind::PermissionDenied && e.raw_os_error().is_none()
-        })
+        .is_some_and(|e| e.kind() == io::ErrorKind::PermissionDenied && e.raw_os_error().is_none())
 }
 
 fn share_until(deadline: BootTime, left: usize) -> Duration {

@@ -89,7 +89,9 @@ pub enum StoreError {
         token: Token,
     },
     /// Not every bot has exactly one row whose status can be set. Nothing was changed.
-    #[error("no status of group {group:?} was changed: {counted}; compare its bots= with the table")]
+    #[error(
+        "no status of group {group:?} was changed: {counted}; compare its bots= with the table"
+    )]
     RowCount {
         /// The group.
         group: String,

@@ -142,7 +142,8 @@ impl Store {
         let facts: Facts = read(&server, answer.rows.first())?;
         let quoted = self.quoted_schema.clone();
 
-        let usage = "SELECT has_schema_privilege(oid, 'USAGE') FROM pg_namespace WHERE nspname = $1";
+        let usage =
+            "SELECT has_schema_privilege(oid, 'USAGE') FROM pg_namespace WHERE nspname = $1";
         let answer = self.connection.query(limit, usage, &[(&self.schema, Type::TEXT)]).await?;
         let readable = answer.rows.first().map(|row| row.get::<_, bool>(0));
         let mut missing_rights = match readable {
@@ -226,7 +227,8 @@ impl Store {
             schema = quote_identifier(&heartbeats.table.schema),
             table = quote_identifier(&heartbeats.table.name),
         );
-        let limit = i64::try_from(group.bots.len()).unwrap_or(i64::MAX).saturating_add(OTHER_NAMES_MAX);
+        let limit =
+            i64::try_from(group.bots.len()).unwrap_or(i64::MAX).saturating_add(OTHER_NAMES_MAX);
         let answer = self
             .connection
             .query(
