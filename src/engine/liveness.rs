@@ -89,7 +89,8 @@ impl fmt::Display for Cause {
 pub fn seconds(span: Duration) -> String {
     let millis = span.as_millis();
     match millis {
-        0..10_000 => {
+        0..1_000 => format!("{millis} ms"),
+        1_000..10_000 => {
             let tenths = millis.div_ceil(100);
             if tenths.is_multiple_of(10) {
                 format!("{} s", tenths / 10)

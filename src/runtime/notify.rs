@@ -12,7 +12,7 @@ const STATUS_EVERY: Duration = Duration::from_secs(1);
 /// The notification socket, if there is one.
 pub struct Notify {
     ready: bool,
-    /// Half of what systemd allows; absent if it does not watch.
+    /// A quarter of what systemd allows; absent if it does not watch.
     watchdog_every: Option<Duration>,
     fed: BootTime,
     status: String,
@@ -22,7 +22,7 @@ pub struct Notify {
 impl Notify {
     /// Finds out what systemd expects.
     #[must_use]
-    pub fn new() -> Self {
+    pub fn from_environment() -> Self {
         Self {
             ready: false,
             watchdog_every: sd_notify::watchdog_enabled().map(|allowed| allowed / 4),

@@ -131,7 +131,7 @@ impl Supervisor {
             generation: 0,
             teller,
             history,
-            notify: Notify::new(),
+            notify: Notify::from_environment(),
             reports,
             answers,
             next_request: 0,

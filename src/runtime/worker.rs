@@ -72,6 +72,7 @@ pub enum Order {
 
 /// What a worker reports.
 #[derive(Debug)]
+#[expect(clippy::large_enum_variant, reason = "made, sent once and gone")]
 pub enum Report {
     /// Something for the engine.
     Event(Event),
@@ -220,7 +221,7 @@ impl Worker {
                         problems.push(format!("unit {}: {fault}", state.unit));
                     }
                     let name = state.unit.clone();
-                    seen_units.push(Unit { name, state: state.to_string() });
+                    seen_units.push(Unit { name, state: state.in_words() });
                 }
             }
             Ok(Err(error)) => problems.push(format!("systemd: {}", chain(&error))),

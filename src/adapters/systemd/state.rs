@@ -93,18 +93,26 @@ impl UnitState {
     }
 }
 
-impl fmt::Display for UnitState {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+impl UnitState {
+    /// What it is and does, without its name.
+    #[must_use]
+    pub fn in_words(&self) -> String {
         match self.load {
-            Load::Loaded => write!(f, "{} is {} ({})", self.unit, self.active, self.sub),
+            Load::Loaded => format!("{} ({})", self.active, self.sub),
             Load::NotFound
             | Load::Masked
             | Load::BadSetting
             | Load::Error
             | Load::Stub
             | Load::Merged
-            | Load::Other(_) => write!(f, "{} is {}", self.unit, self.load),
+            | Load::Other(_) => self.load.to_string(),
         }
+    }
+}
+
+impl fmt::Display for UnitState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} is {}", self.unit, self.in_words())
     }
 }
 
