@@ -416,7 +416,7 @@ pub(super) fn ends_session(cause: &tokio_postgres::Error) -> bool {
 
 fn kind_of(cause: &tokio_postgres::Error) -> ErrorKind {
     let Some(code) = cause.code() else {
-        return if is_certificate_fault(cause) {
+        return if is_local_complaint(cause) {
             ErrorKind::Misconfigured
         } else {
             ErrorKind::Unreachable
@@ -434,10 +434,19 @@ fn kind_of(cause: &tokio_postgres::Error) -> ErrorKind {
     }
 }
 
-fn is_certificate_fault(cause: &tokio_postgres::Error) -> bool {
-    let io = std::error::Error::source(cause).and_then(|source| source.downcast_ref::<io::Error>());
-    let tls = io.and_then(io::Error::get_ref).and_then(|e| e.downcast_ref::<rustls::Error>());
-    matches!(tls, Some(rustls::Error::InvalidCertificate(_)))
+/// Whether it was this side that refused: a certificate that proves nothing, a server without TLS, a
+/// server that wants a password where none is configured. Trouble of the network is an I/O error.
+fn is_local_complaint(cause: &tokio_postgres::Error) -> bool {
+    let Some(source) = std::error::Error::source(cause) else {
+        return false;
+    };
+    match source.downcast_ref::<io::Error>() {
+        None => true,
+        Some(io) => matches!(
+            io.get_ref().and_then(|inner| inner.downcast_ref()),
+            Some(rustls::Error::InvalidCertificate(_))
+        ),
+    }
 }
 
 /// Everything that an error says, on one line, with its SQLSTATE.

@@ -136,7 +136,7 @@ pub fn script(plan: &Plan<'_>) -> String {
             "DECLARE\n  found integer := 0;\nBEGIN\n{read_version}  \
              IF found < {number} THEN\n    EXECUTE {};\n    \
              UPDATE store_id SET schema_version = {number};\n  END IF;\nEND",
-            dollar_quote(migration)
+            dollar_quote(&migration.replace("@schema@", &schema))
         )));
     }
 

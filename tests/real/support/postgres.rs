@@ -10,6 +10,8 @@
 //! The cluster is copied from a template that is made once per test process, runs as user `postgres` on
 //! a free port of the loopback address and a socket of its own, and is gone when dropped.
 
+#![allow(clippy::expect_used, reason = "a test that cannot have its server ends here")]
+
 use std::fmt::Write as _;
 use std::fs;
 use std::io;
@@ -57,7 +59,7 @@ impl Options {
         self
     }
 
-    /// Asks for passwords over TCP. The socket stays open to everyone.
+    /// Asks for passwords over TCP, `secret` for everyone. The socket stays open.
     pub fn scram(mut self) -> Self {
         self.scram = true;
         self
@@ -122,8 +124,12 @@ impl Postgres {
             write_owned(&directory.path().join("clock"), "+0\n");
         }
         let port = free_port();
+        let scram = options.scram;
         let mut postgres = Self { directory, port, child: None, options, frozen: Vec::new() };
         postgres.resume().await;
+        if scram {
+            postgres.sql("ALTER ROLE postgres PASSWORD 'secret'").await;
+        }
         postgres
     }
 
@@ -197,6 +203,7 @@ impl Postgres {
 
     /// A role that may log in, with password `secret`, and nothing else.
     pub async fn create_role(&self, name: &str) {
+        let name = name.replace('"', "\"\"");
         self.sql(&format!("CREATE ROLE \"{name}\" LOGIN PASSWORD 'secret'")).await;
     }
 

@@ -1,8 +1,9 @@
 -- Version 1: lease, fence, operators' orders, history and alerts.
 --
--- Runs with search_path set to understudy's own schema and, through SET search_path FROM CURRENT,
--- the functions keep it: no name in here depends on what the schema is called. Every change of
--- state is one call and one commit, so that a transaction pooler may sit in between.
+-- Runs with search_path set to understudy's own schema, whose quoted name replaces @schema@. Functions
+-- keep that path (SET search_path FROM CURRENT) unless they touch the heartbeat table: its triggers and
+-- views belong to others, and must find what they find in any other session. Every change of state is
+-- one call and one commit, so that a transaction pooler may sit in between.
 
 -- One row. A copy or a restore of the database under another name is told apart by its uuid.
 CREATE TABLE store_id (
@@ -142,7 +143,7 @@ END $$;
 -- hence the handler. The settings make the text of a heartbeat the same in every session; the age is
 -- for people and uses the caller's time zone, since that is what NOW() would have stored.
 CREATE FUNCTION beats(mapping jsonb, time_zone text) RETURNS jsonb
-LANGUAGE plpgsql STABLE SET search_path FROM CURRENT
+LANGUAGE plpgsql STABLE
 SET timezone = 'UTC' SET datestyle = 'ISO' SET extra_float_digits = 1 SET lock_timeout = '500ms' AS $$
 DECLARE
   base  oid;
@@ -181,7 +182,7 @@ END $$;
 -- mode that an UPDATE takes: whoever writes a heartbeat comes either before or after, and a foreign
 -- key that merely points at a row is no sign of life.
 CREATE FUNCTION last_look(mapping jsonb, expected jsonb, automatic boolean) RETURNS jsonb
-LANGUAGE plpgsql SET search_path FROM CURRENT
+LANGUAGE plpgsql
 SET timezone = 'UTC' SET datestyle = 'ISO' SET extra_float_digits = 1 AS $$
 DECLARE
   rows  bigint;
@@ -222,7 +223,7 @@ END $$;
 -- Rows are locked in the order lease, control, cooldown, heartbeats, fence: nothing here waits for a
 -- lock that someone else takes earlier.
 CREATE FUNCTION acquire(request jsonb) RETURNS jsonb
-LANGUAGE plpgsql SET search_path FROM CURRENT SET lock_timeout = '1500ms' AS $$
+LANGUAGE plpgsql SET lock_timeout = '1500ms' AS $$
 DECLARE
   g         text    := request->>'group';
   me        text    := request->>'node';
@@ -230,23 +231,23 @@ DECLARE
   automatic boolean := request->>'kind' = 'automatic';
   ts        timestamptz;
   age_us    bigint;
-  l         lease;
-  c         control;
-  d         cooldown;
+  l         @schema@.lease;
+  c         @schema@.control;
+  d         @schema@.cooldown;
   look      jsonb;
   attempts  timestamptz[];
   latch     boolean := false;
   e         bigint;
 BEGIN
-  SELECT * INTO l FROM lease WHERE grp = g FOR UPDATE;
+  SELECT * INTO l FROM @schema@.lease WHERE grp = g FOR UPDATE;
   IF NOT FOUND THEN
     RETURN '{"outcome": "no_such_group"}';
   END IF;
-  SELECT * INTO c FROM control  WHERE grp = g FOR UPDATE;
+  SELECT * INTO c FROM @schema@.control  WHERE grp = g FOR UPDATE;
   IF NOT FOUND THEN
     RETURN '{"outcome": "no_such_group"}';
   END IF;
-  SELECT * INTO d FROM cooldown WHERE grp = g FOR UPDATE;
+  SELECT * INTO d FROM @schema@.cooldown WHERE grp = g FOR UPDATE;
   IF NOT FOUND THEN
     RETURN '{"outcome": "no_such_group"}';
   END IF;
@@ -274,7 +275,7 @@ BEGIN
     IF d.last_at > ts THEN
       -- The clock went back. How much of the cooldown is over cannot be known, so it starts again
       -- now, rather than when the clock is where it was.
-      UPDATE cooldown SET last_at = ts WHERE grp = g;
+      UPDATE @schema@.cooldown SET last_at = ts WHERE grp = g;
       d.last_at := ts;
     END IF;
     IF ts - d.last_at < (request->>'cooldown_ms')::bigint * interval '1 millisecond' THEN
@@ -282,36 +283,36 @@ BEGIN
         - (extract(epoch FROM ts - d.last_at) * 1000)::bigint);
     END IF;
   END IF;
-  look := last_look(request->'mapping', request->'heartbeats', automatic);
+  look := @schema@.last_look(request->'mapping', request->'heartbeats', automatic);
   IF look IS NOT NULL THEN
     RETURN look;
   END IF;
 
   e := greatest(l.epoch, (request->>'min_epoch')::bigint) + 1;
   -- Waits for transactions that checked the old token and have not ended yet.
-  UPDATE fence SET epoch = e, holder = me, nonce = n WHERE grp = g;
+  UPDATE @schema@.fence SET epoch = e, holder = me, nonce = n WHERE grp = g;
   IF NOT FOUND THEN
     RETURN '{"outcome": "no_such_group"}';
   END IF;
-  UPDATE lease SET epoch = e, holder = me, nonce = n, seq = 0, changed_at = ts WHERE grp = g;
-  UPDATE failover SET status = 'superseded', ended_at = ts WHERE grp = g AND status = 'running';
+  UPDATE @schema@.lease SET epoch = e, holder = me, nonce = n, seq = 0, changed_at = ts WHERE grp = g;
+  UPDATE @schema@.failover SET status = 'superseded', ended_at = ts WHERE grp = g AND status = 'running';
   IF automatic THEN
     -- A time in the future (the clock went back) is counted as now, not forgotten.
     attempts := ARRAY(SELECT least(x, ts) FROM unnest(d.recent) x
       WHERE x > ts - (request->>'latch_window_ms')::bigint * interval '1 millisecond') || ts;
     latch := cardinality(attempts) >= (request->>'latch_after')::int;
-    UPDATE cooldown SET last_at = ts, recent = attempts WHERE grp = g;
+    UPDATE @schema@.cooldown SET last_at = ts, recent = attempts WHERE grp = g;
     IF latch THEN
-      UPDATE control SET latched_at = ts WHERE grp = g;
+      UPDATE @schema@.control SET latched_at = ts WHERE grp = g;
     END IF;
   END IF;
-  INSERT INTO failover (id, grp, epoch, kind, node, by_whom, reason, step, status, evidence, started_at)
+  INSERT INTO @schema@.failover (id, grp, epoch, kind, node, by_whom, reason, step, status, evidence, started_at)
     VALUES (n, g, e, request->>'kind', me, request->>'by', request->>'reason', 'acquired', 'running',
             request->'evidence', ts);
-  INSERT INTO event (at, grp, epoch, kind, node, by_whom, reason, failover, step, outcome, detail)
+  INSERT INTO @schema@.event (at, grp, epoch, kind, node, by_whom, reason, failover, step, outcome, detail)
     VALUES (ts, g, e, 'acquired', me, request->>'by', request->>'reason', n, 'acquire', 'done',
             jsonb_build_object('from_epoch', l.epoch, 'from_holder', l.holder, 'latched', latch));
-  INSERT INTO alert (id, grp, epoch, node, severity, body)
+  INSERT INTO @schema@.alert (id, grp, epoch, node, severity, body)
     VALUES ((request->>'alert_id')::uuid, g, e, me, request->>'alert_severity',
             request->'alert_body' || jsonb_build_object('epoch', e));
   RETURN jsonb_build_object('outcome', 'acquired', 'epoch', e);
@@ -321,13 +322,13 @@ END $$;
 
 -- Sets the status of every bot of a group, or of none: an exception undoes all of it.
 CREATE FUNCTION flip(g text, e bigint, n uuid, mapping jsonb) RETURNS bigint
-LANGUAGE plpgsql SET search_path FROM CURRENT SET lock_timeout = '1500ms' AS $$
+LANGUAGE plpgsql SET lock_timeout = '1500ms' AS $$
 DECLARE
   names    text[] := ARRAY(SELECT jsonb_array_elements_text(mapping->'bots'));
   affected bigint;
   now_so   bigint;
 BEGIN
-  PERFORM 1 FROM fence WHERE grp = g AND epoch = e AND nonce = n FOR SHARE;
+  PERFORM 1 FROM @schema@.fence WHERE grp = g AND epoch = e AND nonce = n FOR SHARE;
   IF NOT FOUND THEN
     RAISE EXCEPTION 'epoch % of group % is not current', e, g USING ERRCODE = 'UF001';
   END IF;
