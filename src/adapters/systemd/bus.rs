@@ -101,6 +101,16 @@ impl Bus {
         self.manage("ResetFailedUnit", &(unit,)).await.map(drop)
     }
 
+    /// Keeps the unit loaded, with what its last run left behind, until it is released or the
+    /// connection closes.
+    pub async fn hold(&self, unit: &str) -> zbus::Result<()> {
+        self.manage("RefUnit", &(unit,)).await.map(drop)
+    }
+
+    pub async fn release(&self, unit: &str) -> zbus::Result<()> {
+        self.manage("UnrefUnit", &(unit,)).await.map(drop)
+    }
+
     pub async fn kill(&self, unit: &str) -> zbus::Result<()> {
         self.manage("KillUnit", &(unit, "all", Signal::SIGKILL as i32)).await.map(drop)
     }
@@ -177,6 +187,16 @@ pub fn error_name(error: &zbus::Error) -> Option<String> {
         Some(error.name().to_string())
     } else {
         None
+    }
+}
+
+/// Whether the connection went away. Whoever writes can learn of it before [`Bus::is_closed`] does,
+/// which waits for the reader.
+pub fn is_disconnect(error: &zbus::Error) -> bool {
+    if let zbus::Error::InputOutput(error) = error {
+        error.kind() != io::ErrorKind::TimedOut
+    } else {
+        false
     }
 }
 

@@ -37,6 +37,19 @@ pub enum SystemdError {
     Stop(Vec<UnitFault>),
 }
 
+impl SystemdError {
+    /// Whether the connection went away, so that a new one may do better.
+    pub(super) fn is_disconnect(&self) -> bool {
+        match self {
+            Self::Connect(source) | Self::Subscribe(source) | Self::Listen(source) => {
+                bus::is_disconnect(source)
+            }
+            Self::Read { source, .. } => bus::is_disconnect(source),
+            Self::Start(_) | Self::Settle(_) | Self::Stop(_) => false,
+        }
+    }
+}
+
 fn list(faults: &[UnitFault]) -> String {
     faults.iter().map(UnitFault::to_string).collect::<Vec<_>>().join("; ")
 }

@@ -98,10 +98,9 @@ impl Systemd {
     /// # Errors
     /// If the bus or systemd cannot be reached.
     pub async fn inspect(&mut self, units: &[String]) -> Result<Vec<UnitState>, SystemdError> {
-        let bus = self.bus().await?;
-        match bus.read_all(units).await {
-            // Nothing was changed by the call that the closing connection swallowed.
-            Err(_) if bus.is_closed() => self.bus().await?.read_all(units).await,
+        match self.bus().await?.read_all(units).await {
+            // Nothing was changed by a call that was lost with the connection.
+            Err(error) if error.is_disconnect() => self.bus_again().await?.read_all(units).await,
             states => states,
         }
     }
@@ -122,19 +121,21 @@ impl Systemd {
         deadline: Duration,
     ) -> Result<Started, SystemdError> {
         let until = Instant::now() + deadline;
-        let bus = self.bus().await?;
-        let (mut removed, before) = tokio::try_join!(bus.jobs_removed(), bus.read_all(units))?;
+        let mut removed = self.jobs_removed().await?;
+        let before = self.inspect(units).await?;
         let broken = faults(before.iter().map(|state| (&*state.unit, state.unstartable())));
         if !broken.is_empty() {
             return Err(SystemdError::Start(broken));
         }
 
+        let bus = self.bus().await?;
         let queued = join_all(before.iter().map(|state| queue_start(&bus, state))).await;
         let mut jobs = pending(units, &queued);
         self.wait(&mut removed, &mut jobs, until).await;
 
         let after = self.inspect(units).await?;
         let active_at = BootTime::now();
+        join_all(units.iter().map(|unit| release(&bus, unit))).await;
         let mut broken = Vec::new();
         for (state, queued) in after.iter().zip(queued) {
             let fault = match queued {
@@ -194,8 +195,8 @@ impl Systemd {
     /// variants if the bus or systemd cannot be reached.
     pub async fn stop(&mut self, units: &[String], deadline: Duration) -> Result<(), SystemdError> {
         let until = Instant::now() + deadline;
+        let mut removed = self.jobs_removed().await?;
         let bus = self.bus().await?;
-        let mut removed = bus.jobs_removed().await?;
         let queued = join_all(units.iter().map(|unit| queue_stop(&bus, unit))).await;
         let mut jobs = pending(units, &queued);
         self.wait(&mut removed, &mut jobs, until - KILL_RESERVE.min(deadline)).await;
@@ -222,6 +223,18 @@ impl Systemd {
         }
     }
 
+    async fn bus_again(&mut self) -> Result<Bus, SystemdError> {
+        self.bus = None;
+        self.bus().await
+    }
+
+    async fn jobs_removed(&mut self) -> Result<JobsRemoved, SystemdError> {
+        match self.bus().await?.jobs_removed().await {
+            Err(error) if error.is_disconnect() => self.bus_again().await?.jobs_removed().await,
+            removed => removed,
+        }
+    }
+
     /// Waits until the jobs are over, or until it is too late.
     async fn wait(&mut self, removed: &mut JobsRemoved, jobs: &mut [Pending], until: Instant) {
         let mut look_at = Instant::now() + JOB_PACE;
@@ -229,7 +242,7 @@ impl Systemd {
             tokio::select! {
                 signal = removed.next() => match signal {
                     Some(signal) => jobs.iter_mut().for_each(|pending| pending.note(&signal)),
-                    None => match self.listen_again().await {
+                    None => match self.jobs_removed().await {
                         Ok(again) => {
                             *removed = again;
                             look_at = Instant::now();
@@ -251,10 +264,6 @@ impl Systemd {
         while let Some(Some(signal)) = removed.next().now_or_never() {
             jobs.iter_mut().for_each(|pending| pending.note(&signal));
         }
-    }
-
-    async fn listen_again(&mut self) -> Result<JobsRemoved, SystemdError> {
-        self.bus().await?.jobs_removed().await
     }
 
     /// Marks the jobs that their units no longer have.
@@ -337,13 +346,21 @@ impl Systemd {
 type Queued = Result<Option<Job>, Fault>;
 
 async fn queue_start(bus: &Bus, state: &UnitState) -> Queued {
-    // Forgets earlier failures and starts, which would count towards its start limit.
-    if !state.is_up()
-        && let Err(error) = bus.reset_failed(&state.unit).await
-    {
-        debug!(unit = state.unit, %error, "could not reset a unit, will start it as it is");
+    if !state.is_up() {
+        // Without a reference, systemd forgets why a unit is inactive as soon as it is. And earlier
+        // failures and starts would count towards its start limit.
+        let (held, reset) = tokio::join!(bus.hold(&state.unit), bus.reset_failed(&state.unit));
+        for error in [held.err(), reset.err()].into_iter().flatten() {
+            debug!(unit = state.unit, %error, "could not prepare a unit, will start it as it is");
+        }
     }
     Ok(bus.queue_start(&state.unit).await.map(Some)?)
+}
+
+async fn release(bus: &Bus, unit: &str) {
+    if let Err(error) = bus.release(unit).await {
+        debug!(unit, %error, "a unit was not held");
+    }
 }
 
 async fn queue_stop(bus: &Bus, unit: &str) -> Queued {
