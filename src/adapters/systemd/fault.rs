@@ -257,7 +257,7 @@ impl From<zbus::Error> for Fault {
     fn from(error: zbus::Error) -> Self {
         let answer = error.to_string();
         match bus::error_name(&error).as_deref() {
-            Some(bus::NO_SUCH_UNIT) => Self::Missing,
+            Some("org.freedesktop.systemd1.NoSuchUnit") => Self::Missing,
             Some("org.freedesktop.systemd1.UnitMasked") => Self::Masked,
             Some("org.freedesktop.systemd1.BadUnitSetting") => {
                 Self::BadSetting { load: Load::BadSetting, error: answer }

@@ -19,7 +19,7 @@ use tokio::time::{Instant, sleep, sleep_until};
 use tracing::{debug, warn};
 
 use crate::time::BootTime;
-use bus::{Bus, JobRemoved, JobsRemoved};
+use bus::{Bus, Depth, JobRemoved, JobsRemoved};
 pub use fault::{Fault, SystemdError, UnitFault};
 pub use state::{
     Active, Enabled, Ending, Exit, Invocation, Job, JobResult, Load, Outcome, UnitState,
@@ -98,9 +98,10 @@ impl Systemd {
     /// # Errors
     /// If the bus or systemd cannot be reached.
     pub async fn inspect(&mut self, units: &[String]) -> Result<Vec<UnitState>, SystemdError> {
-        match self.bus().await?.read_all(units).await {
+        let read = async |bus: Bus| bus.read_all(units, Depth::Service).await;
+        match read(self.bus().await?).await {
             // Nothing was changed by a call that was lost with the connection.
-            Err(error) if error.is_disconnect() => self.bus_again().await?.read_all(units).await,
+            Err(error) if error.is_disconnect() => read(self.bus_again().await?).await,
             states => states,
         }
     }
@@ -121,8 +122,7 @@ impl Systemd {
         deadline: Duration,
     ) -> Result<Started, SystemdError> {
         let until = Instant::now() + deadline;
-        let mut removed = self.jobs_removed().await?;
-        let before = self.inspect(units).await?;
+        let (mut removed, before) = self.prepare(units).await?;
         let broken = faults(before.iter().map(|state| (&*state.unit, state.unstartable())));
         if !broken.is_empty() {
             return Err(SystemdError::Start(broken));
@@ -135,7 +135,6 @@ impl Systemd {
 
         let after = self.inspect(units).await?;
         let active_at = BootTime::now();
-        join_all(units.iter().map(|unit| release(&bus, unit))).await;
         let mut broken = Vec::new();
         for (state, queued) in after.iter().zip(queued) {
             let fault = match queued {
@@ -226,6 +225,19 @@ impl Systemd {
     async fn bus_again(&mut self) -> Result<Bus, SystemdError> {
         self.bus = None;
         self.bus().await
+    }
+
+    /// Listens for the ends of jobs and sees whether the units can be started, at the same time.
+    async fn prepare(
+        &mut self,
+        units: &[String],
+    ) -> Result<(JobsRemoved, Vec<UnitState>), SystemdError> {
+        let both =
+            async |bus: Bus| tokio::try_join!(bus.jobs_removed(), bus.read_all(units, Depth::Unit));
+        match both(self.bus().await?).await {
+            Err(error) if error.is_disconnect() => both(self.bus_again().await?).await,
+            ready => ready,
+        }
     }
 
     async fn jobs_removed(&mut self) -> Result<JobsRemoved, SystemdError> {
@@ -346,31 +358,34 @@ impl Systemd {
 type Queued = Result<Option<Job>, Fault>;
 
 async fn queue_start(bus: &Bus, state: &UnitState) -> Queued {
-    if !state.is_up() {
-        // Without a reference, systemd forgets why a unit is inactive as soon as it is. And earlier
-        // failures and starts would count towards its start limit.
-        let (held, reset) = tokio::join!(bus.hold(&state.unit), bus.reset_failed(&state.unit));
+    let unit = &*state.unit;
+    // A unit that nobody holds is forgotten as soon as it is inactive, with the reason why it is.
+    let hold = bus.hold(unit);
+    // Earlier failures and starts count towards the start limit.
+    let reset = bus.reset_failed(unit);
+    let prepare = async {
+        let (held, reset) = tokio::join!(hold, reset);
         for error in [held.err(), reset.err()].into_iter().flatten() {
-            debug!(unit = state.unit, %error, "could not prepare a unit, will start it as it is");
+            debug!(unit, %error, "could not prepare a unit, starting it as it is");
         }
-    }
-    Ok(bus.queue_start(&state.unit).await.map(Some)?)
-}
-
-async fn release(bus: &Bus, unit: &str) {
-    if let Err(error) = bus.release(unit).await {
-        debug!(unit, %error, "a unit was not held");
+    };
+    let start = async { Ok(bus.queue_start(unit).await.map(Some)?) };
+    if state.active == Active::Failed {
+        prepare.await;
+        start.await
+    } else {
+        // systemd takes calls in their order, unless it has to ask polkit about them. It matters
+        // little then, and one round trip less is time.
+        let ((), queued) = tokio::join!(prepare, start);
+        queued
     }
 }
 
 async fn queue_stop(bus: &Bus, unit: &str) -> Queued {
     match bus.queue_stop(unit).await {
-        Ok(job) => Ok(Some(job)),
-        Err(error) => match Fault::from(error) {
-            // Not even loaded.
-            Fault::Missing => Ok(None),
-            fault => Err(fault),
-        },
+        // Not even loaded, so nothing of it runs.
+        Err(error) if bus::is_missing(&error) => Ok(None),
+        queued => Ok(queued.map(Some)?),
     }
 }
 
