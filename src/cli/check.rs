@@ -391,7 +391,8 @@ async fn redis(report: &mut Report, group: &Group) {
 fn fence(report: &mut Report, group: &Group) {
     let Some(fence) = &group.fence else { return };
     let about = format!("{} fence", group.name);
-    match hook::executable(fence) {
+    let Some(program) = fence.command.first() else { return };
+    match hook::executable(program) {
         Ok(()) => report.ok(&about, format!("{} can be run", fence.command.join(" "))),
         Err(problem) => report.fault(&about, problem, "correct `command`, or make it executable"),
     }

@@ -46,7 +46,8 @@ pub(super) async fn history(
 
 fn line(record: &Record) -> String {
     let id: String = record.id.chars().take(8).collect();
-    let status = record.status.map(|status| format!(" {}", status_text(status))).unwrap_or_default();
+    let status =
+        record.status.map(|status| format!(" {}", status_text(status))).unwrap_or_default();
     let by = record.by.as_ref().map(|by| format!(" by {by}")).unwrap_or_default();
     let reason = match record.reason.as_deref() {
         None | Some("") => String::new(),
@@ -54,7 +55,11 @@ fn line(record: &Record) -> String {
     };
     format!(
         "{}  {id:8}  {}  {}{status} on {} (epoch {}){by}{reason}\n",
-        record.at, record.group, kind_text(record.kind), record.node, record.epoch
+        record.at,
+        record.group,
+        kind_text(record.kind),
+        record.node,
+        record.epoch
     )
 }
 

@@ -200,10 +200,10 @@ impl Worker {
         if let Err(problem) = files::state_directory_usable(&self.settings.state_dir) {
             problems.push(problem);
         }
-        if let Some(fence) = &self.group.fence
-            && let Err(error) = hook::executable(fence)
+        if let Some(program) = self.group.fence.as_ref().and_then(|fence| fence.command.first())
+            && let Err(problem) = hook::executable(program)
         {
-            problems.push(error);
+            problems.push(format!("fence: {problem}"));
         }
         let units = timeout(deadline, self.systemd.inspect(&self.group.units));
         let redis = async {
@@ -368,18 +368,20 @@ impl Worker {
             ("UNDERSTUDY_EPOCH", epoch.as_str()),
         ];
         let required = fence.required;
-        let ran = hook::run(fence, &variables).await;
-        for line in ran.lines() {
+        let ran = hook::run(&fence.command, &variables, fence.deadline).await;
+        for line in &ran.lines {
             self.remark(format!("fence: {line}")).await;
         }
-        match ran.result() {
+        match ran.outcome {
             Ok(()) => Outcome::Done,
             Err(error) if required => Outcome::Failed(format!(
-                "the old primary may be alive, so nothing else is done: {error}"
+                "the old primary may be alive, so nothing else is done: {}",
+                chain(&error)
             )),
             Err(error) => Outcome::DoneBut(format!(
-                "the old primary may be alive and running a second copy: {error}. Going on, as the \
-                 fence is not required"
+                "the old primary may be alive and running a second copy: {}. Going on, as the fence \
+                 is not required",
+                chain(&error)
             )),
         }
     }

@@ -26,11 +26,19 @@ const SERVICE: &str = "org.freedesktop.systemd1";
 const MANAGER: &str = "org.freedesktop.systemd1.Manager";
 const MANAGER_PATH: &str = "/org/freedesktop/systemd1";
 const PROPERTIES: &str = "org.freedesktop.DBus.Properties";
-pub const NO_SUCH_UNIT: &str = "org.freedesktop.systemd1.NoSuchUnit";
 
 /// A connection on which systemd sends us its signals.
 #[derive(Clone, Debug)]
 pub struct Bus(Connection);
+
+/// How much is read of a unit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Depth {
+    /// What all kinds of units have.
+    Unit,
+    /// Also its process and how it ended, if it is a service. It costs three times as much.
+    Service,
+}
 
 /// The end of a job.
 #[derive(Debug)]
@@ -80,9 +88,13 @@ impl Bus {
         self.0.is_closed()
     }
 
-    pub async fn read_all(&self, units: &[String]) -> Result<Vec<UnitState>, SystemdError> {
+    pub async fn read_all(
+        &self,
+        units: &[String],
+        depth: Depth,
+    ) -> Result<Vec<UnitState>, SystemdError> {
         try_join_all(units.iter().map(async |unit| {
-            self.read(unit)
+            self.read(unit, depth)
                 .await
                 .map_err(|source| SystemdError::Read { unit: unit.clone(), source })
         }))
@@ -101,6 +113,11 @@ impl Bus {
         self.manage("ResetFailedUnit", &(unit,)).await.map(drop)
     }
 
+    /// Keeps the unit loaded, with what its last run left behind, until the connection closes.
+    pub async fn hold(&self, unit: &str) -> zbus::Result<()> {
+        self.manage("RefUnit", &(unit,)).await.map(drop)
+    }
+
     pub async fn kill(&self, unit: &str) -> zbus::Result<()> {
         self.manage("KillUnit", &(unit, "all", Signal::SIGKILL as i32)).await.map(drop)
     }
@@ -109,7 +126,7 @@ impl Bus {
     pub async fn processes(&self, unit: &str) -> Result<Vec<u32>, SystemdError> {
         match self.manage("GetUnitProcesses", &(unit,)).await {
             Ok(answer) => answer.body().deserialize::<Vec<(String, u32, String)>>(),
-            Err(error) if error_name(&error).as_deref() == Some(NO_SUCH_UNIT) => Ok(Vec::new()),
+            Err(error) if is_missing(&error) => Ok(Vec::new()),
             Err(error) => Err(error),
         }
         .map(|found| found.into_iter().map(|(_, pid, _)| pid).collect())
@@ -136,11 +153,11 @@ impl Bus {
         listen.await.map(JobsRemoved).map_err(SystemdError::Listen)
     }
 
-    async fn read(&self, unit: &str) -> zbus::Result<UnitState> {
+    async fn read(&self, unit: &str, depth: Depth) -> zbus::Result<UnitState> {
         let path = unit_path(unit);
         let general = self.properties(&path, "org.freedesktop.systemd1.Unit");
         let service = async {
-            if unit.ends_with(".service") {
+            if depth == Depth::Service && unit.ends_with(".service") {
                 self.properties(&path, "org.freedesktop.systemd1.Service").await
             } else {
                 Ok(ServiceProperties::default())
@@ -177,6 +194,21 @@ pub fn error_name(error: &zbus::Error) -> Option<String> {
         Some(error.name().to_string())
     } else {
         None
+    }
+}
+
+/// Whether systemd answered that there is no such unit, or none loaded.
+pub fn is_missing(error: &zbus::Error) -> bool {
+    error_name(error).as_deref() == Some("org.freedesktop.systemd1.NoSuchUnit")
+}
+
+/// Whether the connection went away. Whoever writes can learn of it before [`Bus::is_closed`] does,
+/// which waits for the reader.
+pub fn is_disconnect(error: &zbus::Error) -> bool {
+    if let zbus::Error::InputOutput(error) = error {
+        error.kind() != io::ErrorKind::TimedOut
+    } else {
+        false
     }
 }
 

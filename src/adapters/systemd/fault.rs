@@ -37,6 +37,19 @@ pub enum SystemdError {
     Stop(Vec<UnitFault>),
 }
 
+impl SystemdError {
+    /// Whether the connection went away, so that a new one may do better.
+    pub(super) fn is_disconnect(&self) -> bool {
+        match self {
+            Self::Connect(source) | Self::Subscribe(source) | Self::Listen(source) => {
+                bus::is_disconnect(source)
+            }
+            Self::Read { source, .. } => bus::is_disconnect(source),
+            Self::Start(_) | Self::Settle(_) | Self::Stop(_) => false,
+        }
+    }
+}
+
 fn list(faults: &[UnitFault]) -> String {
     faults.iter().map(UnitFault::to_string).collect::<Vec<_>>().join("; ")
 }
@@ -244,7 +257,7 @@ impl From<zbus::Error> for Fault {
     fn from(error: zbus::Error) -> Self {
         let answer = error.to_string();
         match bus::error_name(&error).as_deref() {
-            Some(bus::NO_SUCH_UNIT) => Self::Missing,
+            Some("org.freedesktop.systemd1.NoSuchUnit") => Self::Missing,
             Some("org.freedesktop.systemd1.UnitMasked") => Self::Masked,
             Some("org.freedesktop.systemd1.BadUnitSetting") => {
                 Self::BadSetting { load: Load::BadSetting, error: answer }

@@ -21,7 +21,7 @@ use tokio::time::{Instant, sleep, sleep_until};
 use tracing::{debug, warn};
 
 use crate::time::BootTime;
-use bus::{Bus, JobRemoved, JobsRemoved};
+use bus::{Bus, Depth, JobRemoved, JobsRemoved};
 pub use fault::{Fault, SystemdError, UnitFault};
 pub use state::{
     Active, Enabled, Ending, Exit, Invocation, Job, JobResult, Load, Outcome, UnitState,
@@ -101,10 +101,10 @@ impl Systemd {
     /// # Errors
     /// If the bus or systemd cannot be reached.
     pub async fn inspect(&mut self, units: &[String]) -> Result<Vec<UnitState>, SystemdError> {
-        let bus = self.bus().await?;
-        match bus.read_all(units).await {
-            // Nothing was changed by the call that the closing connection swallowed.
-            Err(_) if bus.is_closed() => self.bus().await?.read_all(units).await,
+        let read = async |bus: Bus| bus.read_all(units, Depth::Service).await;
+        match read(self.bus().await?).await {
+            // Nothing was changed by a call that was lost with the connection.
+            Err(error) if error.is_disconnect() => read(self.bus_again().await?).await,
             states => states,
         }
     }
@@ -125,13 +125,13 @@ impl Systemd {
         deadline: Duration,
     ) -> Result<Started, SystemdError> {
         let until = Instant::now() + deadline;
-        let bus = self.bus().await?;
-        let (mut removed, before) = tokio::try_join!(bus.jobs_removed(), bus.read_all(units))?;
+        let (mut removed, before) = self.prepare(units).await?;
         let broken = faults(before.iter().map(|state| (&*state.unit, state.unstartable())));
         if !broken.is_empty() {
             return Err(SystemdError::Start(broken));
         }
 
+        let bus = self.bus().await?;
         let queued = join_all(before.iter().map(|state| queue_start(&bus, state))).await;
         let mut jobs = pending(units, &queued);
         self.wait(&mut removed, &mut jobs, until).await;
@@ -197,8 +197,8 @@ impl Systemd {
     /// variants if the bus or systemd cannot be reached.
     pub async fn stop(&mut self, units: &[String], deadline: Duration) -> Result<(), SystemdError> {
         let until = Instant::now() + deadline;
+        let mut removed = self.jobs_removed().await?;
         let bus = self.bus().await?;
-        let mut removed = bus.jobs_removed().await?;
         let queued = join_all(units.iter().map(|unit| queue_stop(&bus, unit))).await;
         let mut jobs = pending(units, &queued);
         self.wait(&mut removed, &mut jobs, until - KILL_RESERVE.min(deadline)).await;
@@ -224,6 +224,31 @@ impl Systemd {
         }
     }
 
+    async fn bus_again(&mut self) -> Result<Bus, SystemdError> {
+        *self.bus.lock().await = None;
+        self.bus().await
+    }
+
+    /// Listens for the ends of jobs and sees whether the units can be started, at the same time.
+    async fn prepare(
+        &mut self,
+        units: &[String],
+    ) -> Result<(JobsRemoved, Vec<UnitState>), SystemdError> {
+        let both =
+            async |bus: Bus| tokio::try_join!(bus.jobs_removed(), bus.read_all(units, Depth::Unit));
+        match both(self.bus().await?).await {
+            Err(error) if error.is_disconnect() => both(self.bus_again().await?).await,
+            ready => ready,
+        }
+    }
+
+    async fn jobs_removed(&mut self) -> Result<JobsRemoved, SystemdError> {
+        match self.bus().await?.jobs_removed().await {
+            Err(error) if error.is_disconnect() => self.bus_again().await?.jobs_removed().await,
+            removed => removed,
+        }
+    }
+
     /// Waits until the jobs are over, or until it is too late.
     async fn wait(&mut self, removed: &mut JobsRemoved, jobs: &mut [Pending], until: Instant) {
         let mut look_at = Instant::now() + JOB_PACE;
@@ -231,7 +256,7 @@ impl Systemd {
             tokio::select! {
                 signal = removed.next() => match signal {
                     Some(signal) => jobs.iter_mut().for_each(|pending| pending.note(&signal)),
-                    None => match self.listen_again().await {
+                    None => match self.jobs_removed().await {
                         Ok(again) => {
                             *removed = again;
                             look_at = Instant::now();
@@ -253,10 +278,6 @@ impl Systemd {
         while let Some(Some(signal)) = removed.next().now_or_never() {
             jobs.iter_mut().for_each(|pending| pending.note(&signal));
         }
-    }
-
-    async fn listen_again(&mut self) -> Result<JobsRemoved, SystemdError> {
-        self.bus().await?.jobs_removed().await
     }
 
     /// Marks the jobs that their units no longer have.
@@ -339,23 +360,34 @@ impl Systemd {
 type Queued = Result<Option<Job>, Fault>;
 
 async fn queue_start(bus: &Bus, state: &UnitState) -> Queued {
-    // Forgets earlier failures and starts, which would count towards its start limit.
-    if !state.is_up()
-        && let Err(error) = bus.reset_failed(&state.unit).await
-    {
-        debug!(unit = state.unit, %error, "could not reset a unit, will start it as it is");
+    let unit = &*state.unit;
+    // A unit that nobody holds is forgotten as soon as it is inactive, with the reason why it is.
+    let hold = bus.hold(unit);
+    // Earlier failures and starts count towards the start limit.
+    let reset = bus.reset_failed(unit);
+    let prepare = async {
+        let (held, reset) = tokio::join!(hold, reset);
+        for error in [held.err(), reset.err()].into_iter().flatten() {
+            debug!(unit, %error, "could not prepare a unit, starting it as it is");
+        }
+    };
+    let start = async { Ok(bus.queue_start(unit).await.map(Some)?) };
+    if state.active == Active::Failed {
+        prepare.await;
+        start.await
+    } else {
+        // systemd takes calls in their order, unless it has to ask polkit about them. It matters
+        // little then, and one round trip less is time.
+        let ((), queued) = tokio::join!(prepare, start);
+        queued
     }
-    Ok(bus.queue_start(&state.unit).await.map(Some)?)
 }
 
 async fn queue_stop(bus: &Bus, unit: &str) -> Queued {
     match bus.queue_stop(unit).await {
-        Ok(job) => Ok(Some(job)),
-        Err(error) => match Fault::from(error) {
-            // Not even loaded.
-            Fault::Missing => Ok(None),
-            fault => Err(fault),
-        },
+        // Not even loaded, so nothing of it runs.
+        Err(error) if bus::is_missing(&error) => Ok(None),
+        queued => Ok(queued.map(Some)?),
     }
 }
 

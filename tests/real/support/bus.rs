@@ -10,6 +10,8 @@
 //! The shared container is the one that `scripts/testbed up` booted, or one that is booted by the
 //! first test and goes with the test process.
 
+#![expect(clippy::unwrap_used, reason = "a test that cannot be set up has failed")]
+
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::sync::OnceLock;
