@@ -26,6 +26,7 @@ use uuid::Uuid;
 use self::delivery::Sender;
 use self::outbox::Note;
 use crate::config::settings::{Channel, Severity};
+use crate::error::chain;
 
 pub use self::delivery::Pace;
 pub use self::outbox::{Backlog, Outbox, OutboxError, Settled};
@@ -163,9 +164,22 @@ pub struct Alerts {
 /// What the thread that owns the outbox is asked to do.
 enum Order {
     Store(Box<Alert>),
-    Head { channel: usize, reply: oneshot::Sender<Option<outbox::Letter>> },
-    Settle { channel: usize, id: Uuid, settled: Settled },
-    Close { done: oneshot::Sender<()> },
+    Head {
+        channel: usize,
+        reply: oneshot::Sender<Option<outbox::Letter>>,
+    },
+    Settle {
+        channel: usize,
+        id: Uuid,
+        settled: Settled,
+    },
+    /// Answered with whether everything before it is on disk.
+    Sync {
+        stored: oneshot::Sender<bool>,
+    },
+    Close {
+        done: oneshot::Sender<()>,
+    },
 }
 
 impl Alerts {
@@ -223,9 +237,22 @@ impl Alerts {
             Err(error) => match error.into_inner() {
                 Order::Store(alert) => Err(alert),
                 // What comes back is what was sent.
-                Order::Head { .. } | Order::Settle { .. } | Order::Close { .. } => Ok(()),
+                Order::Head { .. }
+                | Order::Settle { .. }
+                | Order::Sync { .. }
+                | Order::Close { .. } => Ok(()),
             },
         }
+    }
+
+    /// Answers, when everything that was pushed before was tried, with whether it is on disk. No answer
+    /// means no.
+    #[must_use]
+    pub fn stored(&self) -> oneshot::Receiver<bool> {
+        let (stored, answer) = oneshot::channel();
+        // If the queue is full, the sender is dropped, which is an answer too.
+        let _full = self.orders.try_send(Order::Sync { stored });
+        answer
     }
 
     /// What every channel still has to deliver, for `status`. Follows each change.
@@ -287,6 +314,11 @@ impl Keeper {
                     let _gone = reply.send(self.outbox.head(channel));
                 }
                 Order::Settle { channel, id, settled } => self.outbox.settle(channel, id, settled),
+                Order::Sync { stored } => {
+                    self.outbox.flush();
+                    let in_memory = self.outbox.undelivered().iter().any(|one| one.in_memory > 0);
+                    let _gone = stored.send(!in_memory);
+                }
                 Order::Close { done } => {
                     self.outbox.flush();
                     self.publish();
@@ -320,22 +352,6 @@ impl Keeper {
         // See REPORTS_MAX.
         let _full = self.reports.try_send(report);
     }
-}
-
-/// An error and its causes on one line.
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        let cause_text = cause.to_string();
-        // Some errors repeat their cause in their own text.
-        if !text.contains(&cause_text) {
-            text.push_str(": ");
-            text.push_str(&cause_text);
-        }
-        source = cause.source();
-    }
-    text
 }
 
 /// The JSON form of an alert.

@@ -395,7 +395,8 @@ async fn a_takeover_goes_through_a_transaction_pooler() {
         (open(&settings, "bravo", groups), open(&settings, "charlie", groups));
     for round in 1..10 {
         let (one, two) = tokio::join!(bravo.observe(), charlie.observe());
-        let (one, two) = (one.unwrap().groups.remove(0).unwrap(), two.unwrap().groups.remove(0).unwrap());
+        let (one, two) =
+            (one.unwrap().groups.remove(0).unwrap(), two.unwrap().groups.remove(0).unwrap());
         let requests = (automatic(&group, &one, round), automatic(&group, &two, round + 100));
         let (one, two) = tokio::join!(bravo.acquire(&requests.0), charlie.acquire(&requests.1));
         let (store, token) = match (one.unwrap(), two.unwrap()) {
