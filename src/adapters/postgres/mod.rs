@@ -60,6 +60,12 @@ impl Store {
         })
     }
 
+    /// From now on reads `groups`. The connection stays, so a reload of the configuration costs no
+    /// window of observation.
+    pub fn watch(&mut self, groups: &[Group]) {
+        self.watched = Watched::new(groups);
+    }
+
     /// Puts the name of understudy's schema into a statement.
     fn sql(&self, template: &str) -> String {
         template.replace("@schema@", &self.quoted_schema)
