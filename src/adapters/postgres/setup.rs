@@ -2,7 +2,7 @@
 //!
 //! There is one script, [`script`]: `setup` runs it, `setup --print` shows it to a DBA, so both do the
 //! same. It is one transaction under an advisory lock, it can be run any number of times, and it never
-//! resets a row. To change the schema: add a file to `migrations/` and to [`MIGRATIONS`].
+//! resets a row. To change the schema: add a file to `migrations/` and to the list in here.
 
 use std::time::Duration;
 

@@ -193,6 +193,21 @@ async fn an_attempt_starts_the_cooldown_for_every_node_but_not_for_a_person() {
 }
 
 #[tokio::test]
+async fn spans_may_be_for_ever() {
+    let postgres = Postgres::start().await;
+    let mut group = group("trading", &["equity"]);
+    (group.cooldown, group.latch_window) = (Duration::MAX, Duration::MAX);
+    let mut store = ready(&postgres, std::slice::from_ref(&group)).await;
+    store.hold("trading", "m", "r", Some(Duration::MAX)).await.unwrap();
+    store.release("trading", "m").await.unwrap();
+    let seen = look(&mut store).await;
+    let request = Acquire { max_age: Duration::MAX, ..automatic(&group, &seen, 1) };
+    let granted = store.acquire(&request).await.unwrap();
+    assert!(matches!(granted, AcquireOutcome::Acquired(_)), "{granted}");
+    assert!(look(&mut store).await.lease.cooldown_left.is_some());
+}
+
+#[tokio::test]
 async fn a_clock_that_goes_back_starts_the_cooldown_again_and_does_not_end_it() {
     let postgres = Postgres::options().clock().start().await;
     let group = group("trading", &["equity"]);

@@ -230,7 +230,7 @@ END $$;
 --
 -- Rows are locked in the order lease, control, cooldown, fence, heartbeats, as everyone else does who
 -- locks two of them, and in the mode of an UPDATE, which lets foreign keys be checked meanwhile: without
--- that, a hold and a takeover could each wait for the other.
+-- that, a hold and a takeover could each wait for the other. Whatever a request does not say refuses it.
 CREATE FUNCTION acquire(request jsonb) RETURNS jsonb
 LANGUAGE plpgsql SET lock_timeout = '1500ms' AS $$
 DECLARE
@@ -265,7 +265,8 @@ BEGIN
   IF l.holder = me AND l.nonce = n THEN
     RETURN jsonb_build_object('outcome', 'already', 'epoch', l.epoch);
   END IF;
-  IF l.epoch <> (request->>'expected_epoch')::bigint OR l.seq <> (request->>'expected_seq')::bigint
+  IF l.epoch IS DISTINCT FROM (request->>'expected_epoch')::bigint
+     OR l.seq IS DISTINCT FROM (request->>'expected_seq')::bigint
      OR l.nonce IS DISTINCT FROM (request->>'expected_nonce')::uuid THEN
     RETURN jsonb_build_object('outcome', 'changed', 'epoch', l.epoch, 'holder', l.holder);
   END IF;
@@ -282,7 +283,8 @@ BEGIN
       UPDATE @schema@.cooldown SET last_at = ts WHERE grp = g;
       d.last_at := ts;
     END IF;
-    IF ts - d.last_at < (request->>'cooldown_ms')::bigint * interval '1 millisecond' THEN
+    IF d.last_at IS NOT NULL
+       AND (ts - d.last_at >= (request->>'cooldown_ms')::bigint * interval '1 millisecond') IS NOT TRUE THEN
       RETURN jsonb_build_object('outcome', 'cooldown', 'left_ms', (request->>'cooldown_ms')::bigint
         - (extract(epoch FROM ts - d.last_at) * 1000)::bigint);
     END IF;
@@ -296,7 +298,7 @@ BEGIN
   END IF;
   ts := clock_timestamp();
   age_us := (extract(epoch FROM ts) * 1000000)::bigint - (request->>'seen_at')::bigint;
-  IF age_us < 0 OR age_us > (request->>'max_age_ms')::bigint * 1000 THEN
+  IF (age_us BETWEEN 0 AND (request->>'max_age_ms')::bigint * 1000) IS NOT TRUE THEN
     RETURN jsonb_build_object('outcome', 'stale_request', 'age_ms', age_us / 1000);
   END IF;
   look := @schema@.last_look(request->'mapping', request->'heartbeats', automatic);
