@@ -210,6 +210,18 @@ async fn a_group_without_a_lease_asks_for_setup() {
 }
 
 #[tokio::test]
+async fn a_reload_changes_the_groups_and_keeps_the_connection() {
+    let postgres = Postgres::start().await;
+    let groups = [group("trading", &["equity"]), group("other", &["crypto"])];
+    let mut store = ready(&postgres, &groups).await;
+    let before = look(&mut store).await;
+    store.watch(&groups[1..]);
+    let after = store.observe().await.unwrap();
+    assert_eq!(after.len(), 1);
+    assert_eq!(after[0].as_ref().unwrap().store, before.store);
+}
+
+#[tokio::test]
 async fn a_store_that_was_never_set_up_asks_for_setup() {
     let postgres = Postgres::start().await;
     postgres.create_bot_status().await;
