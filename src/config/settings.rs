@@ -37,7 +37,7 @@ pub struct Watch {
 }
 
 /// How to reach Postgres.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Store {
     /// Tried in order until one is writable.
     pub hosts: Vec<Host>,

@@ -552,7 +552,13 @@ impl Supervisor {
             }
         }
         let settings = Arc::new(settings);
-        let store = new_store(&settings).map_err(|error| format!("{error:#}"))?;
+        // A connection that can be kept saves every group a new window.
+        let same_store =
+            settings.store == old.store && settings.watch.reply_timeout == old.watch.reply_timeout;
+        let store = match same_store {
+            true => None,
+            false => Some(new_store(&settings).map_err(|error| format!("{error:#}"))?),
+        };
         let mut fresh = Vec::new();
         for group in &settings.groups {
             if !self.groups.iter().any(|watched| watched.name == group.name) {
@@ -567,7 +573,10 @@ impl Supervisor {
             .map_err(|error| format!("{error:#}"))?;
         // From here on nothing can fail.
         let now = BootTime::now();
-        *self.store.lock().await = store;
+        match store {
+            Some(store) => *self.store.lock().await = store,
+            None => self.store.lock().await.watch(&settings.groups),
+        }
         self.generation += 1;
         self.reads.set_interval(settings.watch.interval);
         let mut groups = Vec::new();

@@ -114,6 +114,8 @@ pub struct Column {
 }
 
 impl Column {
+    /// Whether it is there and the role may read it.
+    #[must_use]
     pub fn readable(&self) -> bool {
         self.select == Some(true)
     }

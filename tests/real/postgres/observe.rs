@@ -217,8 +217,8 @@ async fn a_reload_changes_the_groups_and_keeps_the_connection() {
     let before = look(&mut store).await;
     store.watch(&groups[1..]);
     let after = store.observe().await.unwrap();
-    assert_eq!(after.len(), 1);
-    assert_eq!(after[0].as_ref().unwrap().store, before.store);
+    assert_eq!(after.groups.len(), 1);
+    assert_eq!(after.groups[0].as_ref().unwrap().store, before.store);
 }
 
 #[tokio::test]
