@@ -4,9 +4,7 @@
 //! and runs units as plain processes: no control groups, no dependencies, no restarts, no security.
 //!
 //! ```toml
-//! [units."bot.service"]
-//! exec_start = ["/path/to/bot", "equity", "host=127.0.0.1 dbname=bots"]
-//! environment_file = "/run/understudy/bots.env" # optional, as in systemd without quotes
+//! "bot.service" = ["/bin/sh", "-c", "set -a; . /run/understudy/bots.env; exec bot equity …"]
 //! ```
 
 #![expect(clippy::print_stderr, reason = "it has nothing else to say it to")]
@@ -14,15 +12,14 @@
 use std::collections::{BTreeMap, HashMap};
 use std::os::unix::process::ExitStatusExt;
 use std::path::PathBuf;
-use std::process::ExitStatus;
-use std::time::Duration;
+use std::process::{ExitStatus, Stdio};
 
-use anyhow::{Context, anyhow};
+use anyhow::Context;
 use clap::Parser;
 use futures_util::StreamExt;
 use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
-use serde::Deserialize;
+use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::Command;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
@@ -41,27 +38,16 @@ struct Arguments {
     units: PathBuf,
 }
 
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct File {
-    units: BTreeMap<String, Unit>,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
+#[derive(Default)]
 struct Unit {
     exec_start: Vec<String>,
-    environment_file: Option<PathBuf>,
-    #[serde(skip)]
+    /// Its process, or 0.
     pid: u32,
-    #[serde(skip)]
-    ended: Option<ExitStatus>,
+    ended: ExitStatus,
     /// Counts its runs.
-    #[serde(skip)]
     run: u128,
-    /// The job that waits for its end.
-    #[serde(skip)]
-    stopping: Option<u32>,
+    /// The job that waits for its end, or 0.
+    stopping: u32,
 }
 
 struct Runner {
@@ -75,16 +61,19 @@ struct Runner {
 async fn main() -> anyhow::Result<()> {
     let Arguments { socket, units } = Arguments::parse();
     let text = std::fs::read_to_string(&units).with_context(|| units.display().to_string())?;
-    let File { units } = toml::from_str(&text)?;
+    let units: BTreeMap<String, Vec<String>> = toml::from_str(&text)?;
+    let unit = |exec_start| Unit { exec_start, ..Unit::default() };
+    let units = units.into_iter().map(|(name, exec_start)| (name, unit(exec_start))).collect();
     let address = format!("unix:path={}", socket.display());
-    let _daemon = Command::new("dbus-daemon")
-        .args(["--session", "--nofork", "--nopidfile", "--address", &address])
+    let mut daemon = Command::new("dbus-daemon")
+        .args(["--session", "--nofork", "--nopidfile", "--print-address", "--address", &address])
+        .stdout(Stdio::piped())
         .kill_on_drop(true)
         .spawn()
         .context("dbus-daemon")?;
-    while !socket.exists() {
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
+    // It says its address once it listens there.
+    let said = daemon.stdout.take().context("dbus-daemon has an output")?;
+    BufReader::new(said).lines().next_line().await?.context("dbus-daemon does not run")?;
     let bus = zbus::connection::Builder::address(&*address).build().await?;
     let mut calls = MessageStream::from(&bus);
     bus.request_name("org.freedesktop.systemd1").await?;
@@ -108,7 +97,7 @@ async fn main() -> anyhow::Result<()> {
 
 impl Runner {
     async fn answer(&mut self, call: &Message) -> anyhow::Result<()> {
-        let (header, body) = (call.header(), call.body());
+        let header = call.header();
         if call.message_type() != Type::MethodCall {
             return Ok(());
         }
@@ -121,45 +110,37 @@ impl Runner {
             let unit = unescape(path.rsplit('/').next().unwrap_or_default());
             return Ok(self.bus.reply(&header, &self.properties(&unit)).await?);
         }
-        let Some(name) = first_string(call).filter(|name| self.units.contains_key(name)) else {
+        let name = first_argument(call).unwrap_or_default();
+        let Some(unit) = self.units.get_mut(&name) else {
             return Ok(self.bus.reply_error(&header, NO_SUCH_UNIT, &"no such unit").await?);
         };
-        let unit = self.units.get_mut(&name).ok_or_else(|| anyhow!("checked above"))?;
         match &*member {
-            "StartUnit" => {
-                if unit.pid == 0 {
+            "StartUnit" | "StopUnit" => {
+                self.last_job += 1;
+                let job = self.last_job;
+                self.bus.reply(&header, &job_path(job)).await?;
+                if member == "StartUnit" && unit.pid == 0 {
                     unit.start(&name, self.ends.clone());
+                } else if member == "StopUnit" && unit.pid != 0 {
+                    unit.stopping = job;
+                    unit.kill(Signal::SIGTERM);
+                    return Ok(());
                 }
-                let job = self.accept(call).await?;
-                self.end_job(job, &name, "done").await?;
+                self.end_job(job, &name).await?;
             }
-            "StopUnit" => {
-                unit.kill(Signal::SIGTERM);
-                let running = unit.pid != 0;
-                let job = self.accept(call).await?;
-                if running {
-                    self.units.entry(name).and_modify(|unit| unit.stopping = Some(job));
-                } else {
-                    self.end_job(job, &name, "done").await?;
-                }
-            }
-            "KillUnit" => {
-                let (_, _, signal): (String, String, i32) = body.deserialize()?;
-                unit.kill(Signal::try_from(signal)?);
-                self.bus.reply(&header, &()).await?;
-            }
-            "ResetFailedUnit" => {
-                unit.ended = None;
-                self.bus.reply(&header, &()).await?;
-            }
-            "RefUnit" => self.bus.reply(&header, &()).await?,
             "GetUnitProcesses" => {
                 let main = (unit.pid != 0).then(|| ("/", unit.pid, &*unit.exec_start[0]));
                 self.bus.reply(&header, &main.into_iter().collect::<Vec<_>>()).await?;
             }
+            "KillUnit" | "ResetFailedUnit" | "RefUnit" => {
+                if member == "KillUnit" {
+                    unit.kill(Signal::SIGKILL);
+                }
+                self.bus.reply(&header, &()).await?;
+            }
             _ => {
                 let error = "org.freedesktop.DBus.Error.UnknownMethod";
-                self.bus.reply_error(&header, error, &"not systemd").await?;
+                self.bus.reply_error(&header, error, &"this is not systemd").await?;
             }
         }
         Ok(())
@@ -168,34 +149,25 @@ impl Runner {
     async fn note_end(&mut self, name: &str, status: ExitStatus) -> anyhow::Result<()> {
         eprintln!("process-runner: {name} ended: {status}");
         let Some(unit) = self.units.get_mut(name) else { return Ok(()) };
-        let asked_for = unit.stopping.is_some() && status.signal() == Some(Signal::SIGTERM as i32);
+        let job = std::mem::take(&mut unit.stopping);
+        let well = job != 0 && status.signal() == Some(Signal::SIGTERM as i32);
         unit.pid = 0;
-        unit.ended = Some(if asked_for { ExitStatus::default() } else { status });
-        match unit.stopping.take() {
-            Some(job) => self.end_job(job, name, "done").await,
-            None => Ok(()),
-        }
+        unit.ended = if well { ExitStatus::default() } else { status };
+        if job == 0 { Ok(()) } else { self.end_job(job, name).await }
     }
 
-    async fn accept(&mut self, call: &Message) -> anyhow::Result<u32> {
-        self.last_job += 1;
-        self.bus.reply(&call.header(), &job_path(self.last_job)?).await?;
-        Ok(self.last_job)
-    }
-
-    async fn end_job(&self, job: u32, unit: &str, result: &str) -> anyhow::Result<()> {
+    async fn end_job(&self, job: u32, unit: &str) -> anyhow::Result<()> {
         let interface = "org.freedesktop.systemd1.Manager";
-        let body = (job, job_path(job)?, unit, result);
-        let nobody = None::<&str>;
-        Ok(self.bus.emit_signal(nobody, MANAGER, interface, "JobRemoved", &body).await?)
+        let body = (job, job_path(job), unit, "done");
+        Ok(self.bus.emit_signal(None::<&str>, MANAGER, interface, "JobRemoved", &body).await?)
     }
 
     /// Those of both interfaces; whoever asks picks his own.
     fn properties(&self, name: &str) -> HashMap<&str, Variant<'_>> {
-        let unit = self.units.get(name);
-        let none: Vec<String> = Vec::new();
-        let running = unit.is_some_and(|unit| unit.pid != 0);
-        let ended = unit.and_then(|unit| unit.ended).unwrap_or_default();
+        let (unknown, none) = (Unit::default(), Vec::<String>::new());
+        let known = self.units.get(name);
+        let Unit { pid, ended, run, stopping: job, .. } = *known.unwrap_or(&unknown);
+        let running = pid != 0;
         let (active, sub) = match (running, ended.success()) {
             (true, _) => ("active", "running"),
             (false, true) => ("inactive", "dead"),
@@ -205,10 +177,8 @@ impl Runner {
             (Some(status), _) => (1, status),
             (None, signal) => (2, signal.unwrap_or_default()),
         };
-        let job = unit.and_then(|unit| unit.stopping).unwrap_or_default();
-        let run = unit.map(|unit| unit.run).unwrap_or_default();
         HashMap::from([
-            ("LoadState", if unit.is_some() { "loaded" } else { "not-found" }.into()),
+            ("LoadState", if known.is_some() { "loaded" } else { "not-found" }.into()),
             ("LoadError", ("", "").into()),
             ("NeedDaemonReload", false.into()),
             ("UnitFileState", "static".into()),
@@ -220,8 +190,8 @@ impl Runner {
             ("ConditionResult", true.into()),
             ("ConditionTimestamp", 0_u64.into()),
             ("InvocationID", run.to_be_bytes().to_vec().into()),
-            ("Job", (job, job_path(job).unwrap_or_default()).into()),
-            ("MainPID", unit.map(|unit| unit.pid).unwrap_or_default().into()),
+            ("Job", (job, job_path(job)).into()),
+            ("MainPID", pid.into()),
             ("Result", if ended.success() { "success" } else { "exit-code" }.into()),
             ("ExecMainCode", if running { 0 } else { code }.into()),
             ("ExecMainStatus", status.into()),
@@ -231,30 +201,18 @@ impl Runner {
 
 impl Unit {
     fn start(&mut self, name: &str, ends: UnboundedSender<(String, ExitStatus)>) {
-        let variables = self.environment_file.as_ref().and_then(|file| {
-            let text = std::fs::read_to_string(file).ok()?;
-            let pairs = text.lines().filter_map(|line| line.split_once('='));
-            Some(pairs.map(|(key, value)| (key.to_owned(), value.to_owned())).collect::<Vec<_>>())
-        });
-        let child = Command::new(&self.exec_start[0])
-            .args(&self.exec_start[1..])
-            .envs(variables.unwrap_or_default())
-            .process_group(0)
-            .spawn();
         self.run += 1;
-        match child {
-            Ok(mut child) => {
-                self.pid = child.id().unwrap_or_default();
-                let name = name.to_owned();
-                tokio::spawn(async move {
-                    let _ = ends.send((name, child.wait().await.unwrap_or_default()));
-                });
-            }
-            Err(error) => {
-                eprintln!("process-runner: {name} cannot be run: {error}");
-                self.ended = Some(ExitStatus::from_raw(203 << 8));
-            }
-        }
+        let child =
+            Command::new(&self.exec_start[0]).args(&self.exec_start[1..]).process_group(0).spawn();
+        let Ok(mut child) = child else {
+            self.ended = ExitStatus::from_raw(203 << 8);
+            return;
+        };
+        self.pid = child.id().unwrap_or_default();
+        let name = name.to_owned();
+        tokio::spawn(async move {
+            let _ = ends.send((name, child.wait().await.unwrap_or_default()));
+        });
     }
 
     fn kill(&self, signal: Signal) {
@@ -264,17 +222,14 @@ impl Unit {
     }
 }
 
-fn first_string(call: &Message) -> Option<String> {
+fn first_argument(call: &Message) -> Option<String> {
     let body = call.body();
-    body.deserialize::<(String,)>()
-        .map(|(name,)| name)
-        .or_else(|_| body.deserialize::<(String, String)>().map(|(name, _)| name))
-        .or_else(|_| body.deserialize::<(String, String, i32)>().map(|(name, _, _)| name))
-        .ok()
+    let arguments: zbus::Structure<'_> = body.deserialize().ok()?;
+    arguments.fields().first()?.try_into().ok()
 }
 
-fn job_path(job: u32) -> zbus::Result<ObjectPath<'static>> {
-    ObjectPath::try_from(format!("{MANAGER}/job/{job}"))
+fn job_path(job: u32) -> ObjectPath<'static> {
+    ObjectPath::try_from(format!("{MANAGER}/job/{job}")).unwrap_or_default()
 }
 
 /// The unit's name from the last part of its object path.

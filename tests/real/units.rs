@@ -421,10 +421,11 @@ async fn a_bus_that_is_not_there_is_named() {
 async fn the_stand_in_of_the_demo_starts_and_stops_units_too() {
     let directory = tempfile::tempdir().unwrap();
     let path = |name: &str| directory.path().join(name).to_str().unwrap().to_owned();
-    let units = "[units.'bot.service']\nexec_start = ['sleep', 'infinity']\n\
-         [units.'stubborn.service']\n\
-         exec_start = ['/bin/sh', '-c', 'trap \"\" TERM; while :; do sleep 1; done']\n\
-         [units.'broken.service']\nexec_start = ['/no/such/program']\n";
+    let units = r#"
+        "bot.service" = ["sleep", "infinity"]
+        "stubborn.service" = ["/bin/sh", "-c", "trap '' TERM; while :; do sleep 1; done"]
+        "broken.service" = ["/no/such/program"]
+    "#;
     fs::write(path("units.toml"), units).unwrap();
     let target = Path::new(env!("CARGO_BIN_EXE_understudy")).parent().unwrap();
     let runner = target.join("examples/process-runner");
@@ -481,8 +482,8 @@ async fn a_start_takes_little_longer_than_queueing_the_jobs() {
         systemd.stop(&units, SOON).await.unwrap();
     }
     println!("started in {ours:?}, the jobs alone take {floor:?}");
-    // On an idle machine the jobs take less than what the pace of a busy one does to both.
-    let allowed = floor.max(Duration::from_millis(25)).mul_f64(1.5);
+    // On an idle machine it is half as much again; the other tests are at work beside this one.
+    let allowed = floor * 2 + Duration::from_millis(25);
     assert!(ours <= allowed, "started in {ours:?}, the jobs alone take {floor:?}");
 }
 
