@@ -1,5 +1,12 @@
 //! The Redis adapter against real Redis servers.
 
+#![allow(
+    clippy::expect_used,
+    clippy::unwrap_used,
+    clippy::wildcard_enum_match_arm,
+    reason = "a test may fail in a helper, and on whatever it did not expect"
+)]
+
 use std::time::Duration;
 
 use understudy::adapters::redis::{

@@ -6,6 +6,8 @@
 //! replica.wait_until_in_sync();
 //! ```
 
+#![allow(clippy::expect_used, reason = "a test that cannot have its server ends here")]
+
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
