@@ -6,7 +6,7 @@
 
 use std::io;
 use std::os::unix::net::UnixDatagram;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use nix::sys::socket::{setsockopt, sockopt::SndBuf};
@@ -25,27 +25,31 @@ const VALUE_BYTES_MAX: usize = 16 * 1024;
 /// As much as systemd's own library asks for. What is not granted is not needed at our pace.
 const SEND_BUFFER_BYTES: usize = 8 * 1024 * 1024;
 
-/// A connection to journald.
+/// The way to journald.
 pub(super) struct Journal {
     socket: UnixDatagram,
+    /// Looked up for each message, so that it does not matter when the socket is made anew.
+    path: PathBuf,
     lost: AtomicU64,
 }
 
 impl Journal {
     pub(super) fn connect(path: impl AsRef<Path>) -> io::Result<Self> {
+        // A socket of its own, to see whether anybody listens.
+        UnixDatagram::unbound()?.connect(&path)?;
         let socket = UnixDatagram::unbound()?;
         socket.set_nonblocking(true)?;
         // A smaller buffer is no reason not to log.
         let _smaller = setsockopt(&socket, SndBuf, &SEND_BUFFER_BYTES);
-        socket.connect(path)?;
-        Ok(Self { socket, lost: AtomicU64::new(0) })
+        Ok(Self { socket, path: path.as_ref().to_owned(), lost: AtomicU64::new(0) })
     }
 
     fn send(&self, datagram: &[u8]) {
         let lost = self.lost.swap(0, Ordering::Relaxed);
-        if lost > 0 && self.socket.send(&note_of_loss(lost)).is_err() {
+        let send = |datagram: &[u8]| self.socket.send_to(datagram, &self.path);
+        if lost > 0 && send(&note_of_loss(lost)).is_err() {
             self.lost.fetch_add(lost + 1, Ordering::Relaxed);
-        } else if self.socket.send(datagram).is_err() {
+        } else if send(datagram).is_err() {
             self.lost.fetch_add(1, Ordering::Relaxed);
         }
     }
@@ -226,6 +230,21 @@ mod tests {
         let long = "x".repeat(1_000_000);
         logging(&fake, || tracing::info!("{long}"));
         assert_eq!(fake.receive()["MESSAGE"].len(), VALUE_BYTES_MAX);
+    }
+
+    #[test]
+    fn a_journal_that_comes_back_is_found_again() {
+        let mut fake = Fake::listen();
+        let journal = Journal::connect(&fake.path).unwrap();
+        let registry = tracing_subscriber::registry().with(journal);
+        tracing::subscriber::with_default(registry, || {
+            std::fs::remove_file(&fake.path).unwrap();
+            tracing::info!("into the void");
+            fake.socket = UnixDatagram::bind(&fake.path).unwrap();
+            tracing::info!("here again");
+            assert!(fake.receive()["MESSAGE"].starts_with("1 messages are missing here"));
+            assert_eq!(fake.receive()["MESSAGE"], "here again");
+        });
     }
 
     #[test]
