@@ -1,5 +1,12 @@
 //! Alerts: the outbox on a real disk, delivery to a real HTTP server.
 
+#![allow(
+    clippy::expect_used,
+    clippy::unwrap_used,
+    clippy::wildcard_enum_match_arm,
+    reason = "a test may fail in a helper, and on whatever it did not expect"
+)]
+
 use std::collections::BTreeMap;
 use std::fs;
 use std::io::{BufRead, BufReader};
@@ -147,7 +154,7 @@ fn every_state_that_a_crash_can_leave_behind_is_recovered_from() {
     let name = format!("{:020}.critical.{}.json", 1_800_000_000_000_u64, alert.id);
     let half = &body[..body.len() / 2];
     // What there is in the channel's directory, and whether the alert was promised to be in it.
-    let states: [(&str, Vec<(PathBuf, &[u8])>, usize); 7] = [
+    let states: [State<'_>; 7] = [
         ("nothing was written", vec![], 0),
         ("the temporary file was made", vec![(temporary.clone().into(), b"")], 0),
         ("half of it was written", vec![(temporary.clone().into(), half)], 0),
@@ -185,6 +192,9 @@ fn a_crash_between_two_channels_is_completed_by_pushing_again() {
     let pending = outbox.undelivered().iter().map(|one| one.pending).collect::<Vec<_>>();
     assert_eq!(pending, [1, 1]);
 }
+
+/// What happened, the files that are there with their content, and how many alerts are to be sent.
+type State<'a> = (&'a str, Vec<(PathBuf, &'a [u8])>, usize);
 
 /// Not a test of its own: see the next one.
 #[test]

@@ -15,7 +15,7 @@ mod webhook;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
@@ -44,6 +44,10 @@ const ORDERS_MAX: usize = 256;
 /// Reports that wait for the daemon to log them. It is told again by `status`, so what does not fit
 /// is dropped.
 const REPORTS_MAX: usize = 256;
+
+/// How long the end of the process waits for the disk. A disk that hangs must not make systemd kill
+/// what could have ended well.
+const CLOSE_MAX: Duration = Duration::from_secs(5);
 
 /// Something that people should know.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -265,19 +269,17 @@ impl Alerts {
     /// What is left is delivered by the next process.
     pub async fn close(mut self, grace: Duration) {
         let (done, stored) = oneshot::channel();
-        // The order comes after everything that was pushed. If the thread is gone, so is its work.
-        if self.orders.send(Order::Close { done }).await.is_ok() {
+        let store = async {
+            // The order comes after everything that was pushed. If the thread is gone, so is its work.
+            self.orders.send(Order::Close { done }).await.ok()?;
+            stored.await.ok()
+        };
+        if let Ok(Some(())) = tokio::time::timeout(CLOSE_MAX, store).await {
             let empty = self.backlog.wait_for(|all| all.iter().all(|one| one.pending == 0));
             // Whether it became empty or not, there is no time left.
-            let _delivered = async {
-                stored.await.ok()?;
-                tokio::time::timeout(grace, empty).await.ok()
-            }
-            .await;
+            let _empty = tokio::time::timeout(grace, empty).await.is_ok();
         }
-        for delivery in &self.deliveries {
-            delivery.abort();
-        }
+        // The rest is what happens when this is dropped.
     }
 }
 
@@ -382,7 +384,8 @@ impl From<Alert> for Wire {
         Self {
             version: VERSION,
             id: alert.id,
-            at: humantime::format_rfc3339_millis(alert.at).to_string(),
+            // The format knows no earlier date, and a clock that says so is not worth a panic.
+            at: humantime::format_rfc3339_millis(alert.at.max(UNIX_EPOCH)).to_string(),
             severity: alert.severity.as_str().to_owned(),
             event: alert.event,
             group: alert.group,

@@ -1,7 +1,7 @@
 //! Alerts on disk, until they are delivered.
 //!
 //! ```text
-//! DIR/lock
+//! DIR/.lock
 //! DIR/CHANNEL/ORDER.SEVERITY.ID.json    to be delivered, in this order
 //! DIR/CHANNEL/tmp.ID                    being written; left over by a crash, and then removed
 //! DIR/CHANNEL/sent/                     delivered, so that the same id is not sent twice
@@ -163,7 +163,7 @@ impl Outbox {
     pub fn open(dir: &Path, channels: &[Channel]) -> Result<Self, OutboxError> {
         let unusable = |source| OutboxError::Directory { path: dir.to_owned(), source };
         fs::create_dir_all(dir).map_err(unusable)?;
-        let lock = File::create(dir.join("lock")).map_err(unusable)?;
+        let lock = File::create(dir.join(".lock")).map_err(unusable)?;
         match lock.try_lock() {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => {

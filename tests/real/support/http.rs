@@ -1,5 +1,7 @@
 //! An HTTP server that answers what the test tells it to, well or badly.
 
+#![allow(clippy::expect_used, reason = "a test that cannot have its server ends here")]
+
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpListener;
