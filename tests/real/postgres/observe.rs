@@ -343,7 +343,7 @@ async fn a_thousand_groups_are_one_statement() {
     postgres.create_role("understudy").await;
     set_up(&postgres, &groups).await;
     let mut store = node(&postgres, "bravo", &groups);
-    store.observe().await.unwrap().groups;
+    store.observe().await.unwrap();
     let statements = || postgres.log().matches("execute <unnamed>").count();
     let before = statements();
     let began = BootTime::now();
