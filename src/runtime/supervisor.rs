@@ -168,7 +168,9 @@ impl Supervisor {
         loop {
             let now = BootTime::now();
             self.wake(now);
-            let wait = self.wake_at(now).since(now).min(TURN_MAX);
+            // Well below the gap between two turns that would count as a standstill.
+            let turn_max = TURN_MAX.min(self.settings.watch.interval / 2);
+            let wait = self.wake_at(now).since(now).min(turn_max);
             self.notify.turn(now, &self.status_line(now));
             tokio::select! {
                 biased;
