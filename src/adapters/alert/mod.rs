@@ -5,8 +5,8 @@
 //! disk, a dead pager or a slow one delays neither a failover nor another channel. What was on disk
 //! when the process was killed is delivered by the next one, with the same id.
 //!
-//! To add a kind of channel: a variant of `ChannelKind`, a module beside [`webhook`] and an arm in
-//! [`Sender`].
+//! To add a kind of channel: a variant of `ChannelKind`, a module beside `webhook` and an arm in
+//! `Sender`.
 
 mod delivery;
 mod outbox;
