@@ -1,7 +1,7 @@
 //! Every way from one state to another, with its reason.
 //!
-//! The reason is data: the log, `STATUS=`, the history and `docs/failover.md` say the same sentence.
-//! A test compares this table with the edges that are really taken, both ways.
+//! The reason is data: the log, `STATUS=`, the history and `docs/failover.md` say the same
+//! sentence. A test compares this table with the edges that are really taken, both ways.
 
 use std::fmt;
 

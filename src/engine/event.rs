@@ -1,4 +1,5 @@
-//! Everything that can happen to a group, and everything that can be done about it. Both are closed.
+//! Everything that can happen to a group, and everything that can be done about it. Both are
+//! closed.
 
 use std::time::Duration;
 

@@ -6,8 +6,8 @@
 //! which is also the grace that one wants then. Kubernetes' client-go judges its leases likewise
 //! (`observedTime`).
 //!
-//! A window counts from the **reply** to its first read to the **sending** of its last: the value was
-//! certainly there at both instants, so the silence is never overestimated.
+//! A window counts from the **reply** to its first read to the **sending** of its last: the value
+//! was certainly there at both instants, so the silence is never overestimated.
 
 use std::fmt;
 use std::time::Duration;
@@ -165,7 +165,8 @@ impl Watch {
         if policy.all_bots { ends.max() } else { ends.min() }
     }
 
-    /// Since when bot number `bot` has had its present heartbeat, and whether it was seen to change.
+    /// Since when bot number `bot` has had its present heartbeat, and whether it was seen to
+    /// change.
     #[must_use]
     pub fn unchanged_since(&self, bot: usize) -> Option<(BootTime, bool)> {
         self.windows.get(bot).map(|window| (window.since, window.changed))
@@ -252,8 +253,8 @@ impl Window {
     }
 }
 
-/// A row that proves nothing makes the whole group unknown, whatever the other rows say: somebody is
-/// at work on the table, or the configuration names the wrong rows.
+/// A row that proves nothing makes the whole group unknown, whatever the other rows say: somebody
+/// is at work on the table, or the configuration names the wrong rows.
 fn fault_in_rows(observation: &Observation, policy: &Policy) -> Option<Cause> {
     observation.bots.iter().zip(&policy.bots).find_map(|(bot, name)| match bot {
         Bot::Missing => Some(Cause::RowMissing(name.clone())),

@@ -1,5 +1,5 @@
-//! The pure core: observations in, actions out. No clock, no I/O, no randomness and no logging; time
-//! is an argument, and an error of the outside world is an event like any other.
+//! The pure core: observations in, actions out. No clock, no I/O, no randomness and no logging;
+//! time is an argument, and an error of the outside world is an event like any other.
 //!
 //! ```text
 //!                     silence / operator          nothing found
@@ -15,8 +15,8 @@
 //!                                                                  Active ◄─────────┘
 //! ```
 //!
-//! One [`Engine`] serves one group on one node. The supervisor reads the store for all groups with one
-//! statement, hands each engine its part, and does what the engines say.
+//! One [`Engine`] serves one group on one node. The supervisor reads the store for all groups with
+//! one statement, hands each engine its part, and does what the engines say.
 //!
 //! To add a state: a variant of `State`, of [`edge::Kind`], its ways in [`edge::EDGES`]; the
 //! compiler then asks for the rest.

@@ -6,8 +6,8 @@
 
 use std::fmt;
 
-/// A step of a takeover, after the lease was acquired. The order of the variants is the order of the
-/// steps.
+/// A step of a takeover, after the lease was acquired. The order of the variants is the order of
+/// the steps.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Step {
     /// Make sure that the old primary is dead.
