@@ -82,7 +82,8 @@ impl Step {
             Self::Flip => "every row of the group's bots has the status of a primary",
             Self::Publish => "the environment file of the group has this tenure's epoch and nonce",
             Self::Start => {
-                "every unit is active, and stayed so with the same main process through the settle time"
+                "every unit is active, and stayed so with the same main process through the settle \
+                 time"
             }
             Self::Beat => "every bot wrote a heartbeat after its unit was started",
         }
