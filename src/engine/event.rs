@@ -203,6 +203,8 @@ pub enum Progress {
     At(Step),
     /// It is complete.
     Complete,
+    /// Another tenure followed, and the units here are stopped.
+    Over,
 }
 
 /// A memory from before a restart, and what can still be said of it.

@@ -74,8 +74,8 @@ impl fmt::Display for Cause {
             Self::TenureChanged(epoch) => write!(f, "the group changed hands (epoch {epoch})"),
             Self::StoreWentBack { seen, now } => write!(
                 f,
-                "the store went back to epoch {now} after {seen} (restored from a backup?); say who \
-                 has the group with `understudy failback` or `understudy failover --force`"
+                "the store went back to epoch {now} after {seen} (restored from a backup?); say \
+                 who has the group with `understudy failback` or `understudy failover --force`"
             ),
             Self::RowMissing(bot) => write!(f, "there is no row for bot {bot}"),
             Self::RowDuplicate(bot, rows) => write!(f, "there are {rows} rows for bot {bot}"),
@@ -149,7 +149,7 @@ impl Watch {
         let mut bots = self.windows.iter();
         let silent = |window: &Window| self.last_sent.since(window.since) >= policy.timeout;
         let stale = if policy.all_bots { bots.all(silent) } else { bots.any(silent) };
-        if stale { Verdict::Stale } else { Verdict::Fresh }
+        if stale && !self.windows.is_empty() { Verdict::Stale } else { Verdict::Fresh }
     }
 
     /// Why nothing is known and since when.
