@@ -2,7 +2,8 @@
 //!
 //! It owns the engines and waits for nobody. What takes time is done by others: one [`Worker`] for
 //! each group, one task that reads the store, one that writes the history, and the alerts' own. The
-//! watchdog of systemd is fed at the end of a turn in which every engine was asked, and nowhere else.
+//! watchdog of systemd is fed at the end of a turn in which every engine was asked, and nowhere
+//! else.
 
 use std::path::PathBuf;
 use std::sync::Arc;

@@ -40,8 +40,8 @@ impl Default for Pace {
 }
 
 impl Pace {
-    /// Pause after `attempts` failures in a row. Half of it is chance, so that many nodes do not all
-    /// call a recovering service in the same moment.
+    /// Pause after `attempts` failures in a row. Half of it is chance, so that many nodes do not
+    /// all call a recovering service in the same moment.
     fn pause(&self, attempts: u32, chance: u64) -> Duration {
         let doublings = attempts.saturating_sub(1).min(16);
         let full = self.pause_min.saturating_mul(1 << doublings).min(self.pause_max);

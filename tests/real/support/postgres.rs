@@ -7,8 +7,9 @@
 //! postgres.freeze();
 //! ```
 //!
-//! The cluster is copied from a template that is made once per test process, runs as user `postgres` on
-//! a free port of the loopback address and a socket of its own, and is gone when dropped.
+//! The cluster is copied from a template that is made once per test process, runs as user
+//! `postgres` on a free port of the loopback address and a socket of its own, and is gone when
+//! dropped.
 
 #![allow(clippy::expect_used, reason = "a test that cannot have its server ends here")]
 
@@ -362,8 +363,8 @@ impl Postgres {
         }
     }
 
-    /// Moves the server's wall clock, as `faketime` writes it: `"+1h"`, `"-7200"`. At once, for running
-    /// sessions too.
+    /// Moves the server's wall clock, as `faketime` writes it: `"+1h"`, `"-7200"`. At once, for
+    /// running sessions too.
     pub fn set_clock(&self, offset: &str) {
         assert!(self.options.clock, "started without a clock to set");
         write_owned(&self.directory.path().join("clock"), &format!("{offset}\n"));
