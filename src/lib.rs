@@ -10,6 +10,7 @@ pub mod cli;
 pub mod config;
 pub mod control;
 pub mod engine;
+pub mod error;
 pub mod runtime;
 pub mod telemetry;
 pub mod time;

@@ -5,6 +5,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use understudy::cli;
+use understudy::error::chain;
 
 fn main() -> ExitCode {
     let options = cli::Options::parse();
@@ -21,7 +22,7 @@ fn main() -> ExitCode {
         },
         Err(error) => {
             // With standard error gone too, the exit code has to do.
-            let _unheard = writeln!(std::io::stderr(), "understudy: {error:#}");
+            let _unheard = writeln!(std::io::stderr(), "understudy: {}", chain(error.as_ref()));
             ExitCode::from(cli::exit_code(&error))
         }
     }

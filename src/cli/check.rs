@@ -19,8 +19,8 @@ use crate::config::fault::Faults;
 use crate::config::settings::{Group, Settings};
 use crate::control::protocol::{Request, Response};
 use crate::control::{ControlError, ask};
+use crate::error::chain;
 use crate::runtime::files;
-use crate::runtime::worker::chain;
 
 /// How long one server may take to answer all questions.
 const PATIENCE: Duration = Duration::from_secs(15);

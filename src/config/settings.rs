@@ -37,7 +37,7 @@ pub struct Watch {
 }
 
 /// How to reach Postgres.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Store {
     /// Tried in order until one is writable.
     pub hosts: Vec<Host>,
@@ -77,7 +77,7 @@ pub enum Tls {
 }
 
 /// Where alerts go besides the journal.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Channel {
     /// Name in messages, and of its directory in the outbox.
     pub name: String,
@@ -88,7 +88,7 @@ pub struct Channel {
 }
 
 /// Kinds of channel.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ChannelKind {
     /// JSON by HTTP POST.
     Webhook {

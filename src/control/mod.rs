@@ -15,7 +15,7 @@ use protocol::{Request, Response};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::{Semaphore, mpsc, oneshot};
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 
 /// Longest question; a group's name is the only thing in it without a length of its own.
 const REQUEST_MAX_BYTES: u64 = 64 * 1024;
@@ -28,6 +28,9 @@ const EXCHANGE_MAX: Duration = Duration::from_secs(5);
 
 /// Clients at once. A person and a few scripts need a handful.
 const CLIENTS_MAX: usize = 32;
+
+/// Pause after a client could not be let in.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// A question, and where its answer goes.
 pub type Exchange = (Request, oneshot::Sender<Response>);
@@ -94,7 +97,7 @@ pub async fn listen(
             let Ok(place) = places.clone().acquire_owned().await else { return };
             let Ok((stream, _)) = listener.accept().await else {
                 // Out of file descriptors, most likely; others are at work to free some.
-                tokio::task::yield_now().await;
+                sleep(ACCEPT_PAUSE).await;
                 continue;
             };
             let exchanges = exchanges.clone();

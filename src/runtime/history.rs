@@ -10,11 +10,12 @@ use tokio::sync::mpsc;
 use tokio::time::sleep;
 
 use super::tell::Teller;
-use super::worker::{SharedStore, chain};
+use super::worker::SharedStore;
 use crate::adapters::postgres::StoreError;
 use crate::adapters::postgres::tenure::{self, Ending, StepOutcome};
 use crate::engine::observation::Token;
 use crate::engine::plan::Step;
+use crate::error::chain;
 
 /// Entries that wait while the store is away. A takeover makes ten; a store that is away makes none,
 /// as there is no takeover without it.

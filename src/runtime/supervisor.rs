@@ -19,12 +19,12 @@ use super::notify::Notify;
 use super::policy::policy;
 use super::reads::Reads;
 use super::tell::Teller;
-use super::worker::{Order, QUEUE_MAX, Report, SharedStore, Worker, chain};
+use super::worker::{Order, QUEUE_MAX, Report, SharedStore, Worker};
 use crate::adapters::postgres::Store;
 use crate::adapters::postgres::observe::Reading;
 use crate::adapters::postgres::tenure::StepOutcome;
 use crate::adapters::systemd::Systemd;
-use crate::config::settings::{Group, Settings};
+use crate::config::settings::{Group, Settings, Severity};
 use crate::control::protocol::{self, Request, Response, Status};
 use crate::control::{self, Exchange};
 use crate::engine::Engine;
@@ -33,6 +33,7 @@ use crate::engine::event::{Action, Command, Event, Recalled};
 use crate::engine::notice::Notice;
 use crate::engine::observation::{Nonce, Token};
 use crate::engine::plan::Step;
+use crate::error::chain;
 use crate::telemetry::Notable;
 use crate::time::BootTime;
 
@@ -115,7 +116,7 @@ impl Supervisor {
         let (answers, answers_in) = mpsc::channel(1);
         let (exchanges, exchanges_in) = mpsc::channel(QUEUE_MAX);
         control::listen(&settings.runtime_dir, exchanges).await?;
-        let teller = Teller::new(&settings).await?;
+        let teller = Teller::new(&settings)?;
         let store = Arc::new(Mutex::new(new_store(&settings)?));
         let history = history::spawn(store.clone(), teller.clone());
         let now = BootTime::now();
@@ -167,7 +168,9 @@ impl Supervisor {
         loop {
             let now = BootTime::now();
             self.wake(now);
-            let wait = self.wake_at(now).since(now).min(TURN_MAX);
+            // Well below the gap between two turns that would count as a standstill.
+            let turn_max = TURN_MAX.min(self.settings.watch.interval / 2);
+            let wait = self.wake_at(now).since(now).min(turn_max);
             self.notify.turn(now, &self.status_line(now));
             tokio::select! {
                 biased;
@@ -525,7 +528,7 @@ impl Supervisor {
             Err(why) => {
                 let text = format!("the configuration was refused, the old one stays: {why}");
                 self.settings_refused = Some(why);
-                self.teller.log(Notable::ConfigurationRefused, None, &text);
+                self.teller.alert(Notable::ConfigurationRefused, Severity::Warning, None, &text);
             }
         }
         self.notify.ready_again();
@@ -551,7 +554,13 @@ impl Supervisor {
             }
         }
         let settings = Arc::new(settings);
-        let store = new_store(&settings).map_err(|error| format!("{error:#}"))?;
+        // A connection that can be kept saves every group a new window.
+        let same_store =
+            settings.store == old.store && settings.watch.reply_timeout == old.watch.reply_timeout;
+        let store = match same_store {
+            true => None,
+            false => Some(new_store(&settings).map_err(|error| format!("{error:#}"))?),
+        };
         let mut fresh = Vec::new();
         for group in &settings.groups {
             if !self.groups.iter().any(|watched| watched.name == group.name) {
@@ -560,10 +569,16 @@ impl Supervisor {
                 fresh.push(watched);
             }
         }
-        self.teller.apply(&settings).await.map_err(|error| format!("{error:#}"))?;
+        self.teller
+            .apply(&old.channels, &settings.channels)
+            .await
+            .map_err(|error| format!("{error:#}"))?;
         // From here on nothing can fail.
         let now = BootTime::now();
-        *self.store.lock().await = store;
+        match store {
+            Some(store) => *self.store.lock().await = store,
+            None => self.store.lock().await.watch(&settings.groups),
+        }
         self.generation += 1;
         self.reads.set_interval(settings.watch.interval);
         let mut groups = Vec::new();
@@ -596,7 +611,13 @@ impl Supervisor {
                 kind,
                 Kind::Acquiring | Kind::Promoting | Kind::Degraded | Kind::Interrupted
             ) {
-                self.teller.stopped_in_takeover(&group.name);
+                self.teller.alert(
+                    Notable::FailoverDegraded,
+                    Severity::Critical,
+                    Some(&group.name),
+                    "understudy was stopped in the middle of a takeover; start it again, and it \
+                     goes on where it was",
+                );
             }
         }
         self.teller.log(
@@ -604,7 +625,7 @@ impl Supervisor {
             None,
             "understudy ends; units that run go on running, and nobody watches from this node",
         );
-        if timeout(SHUTDOWN_MAX, self.teller.flush()).await.is_err() {
+        if timeout(SHUTDOWN_MAX, self.teller.close()).await.is_err() {
             tracing::warn!("not all alerts could be written to disk in time");
         }
     }

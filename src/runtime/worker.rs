@@ -24,6 +24,7 @@ use crate::engine::event::{Acquire, Answer, Cause, Event, Memory, Outcome};
 use crate::engine::observation::Token;
 use crate::engine::plan::Step;
 use crate::engine::policy::EVIDENCE_MAX_AGE;
+use crate::error::chain;
 use crate::time::BootTime;
 
 /// Reports and orders that wait. An engine has one thing done at a time, so a handful is many.
@@ -439,22 +440,6 @@ async fn stop_order(orders: &mut mpsc::Receiver<Order>, queue: &mut VecDeque<Ord
             None => std::future::pending().await,
         }
     }
-}
-
-/// An error with its causes, as one line.
-#[must_use]
-pub fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        let next = error.to_string();
-        // Some crates repeat the cause in their own text.
-        if !text.ends_with(&next) {
-            text = format!("{text}: {next}");
-        }
-        cause = error.source();
-    }
-    text
 }
 
 fn no_answer(whom: &str, deadline: Duration) -> String {

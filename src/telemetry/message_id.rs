@@ -193,6 +193,16 @@ notables! {
          operator.";
 }
 
+impl Notable {
+    /// What it means and what to do, about one group.
+    #[must_use]
+    pub fn explanation(self, group: &str) -> String {
+        self.text()
+            .replace("@UNDERSTUDY_GROUP@", group)
+            .replace(" with epoch @UNDERSTUDY_EPOCH@", "")
+    }
+}
+
 /// The catalogue for `journalctl -x`, as installed with the package.
 #[must_use]
 pub fn catalog() -> String {

@@ -68,7 +68,7 @@ async fn look(store: &mut Store) -> Observation {
 
 async fn look_at(store: &mut Store, group: usize) -> Observation {
     let seen = store.observe().await.unwrap_or_else(|error| panic!("{error}: {:?}", error.fault()));
-    seen.into_iter().nth(group).expect("it is configured").expect("it can be read")
+    seen.groups.into_iter().nth(group).expect("it is configured").expect("it can be read")
 }
 
 /// What the daemon asks for after a silence, with every heartbeat seen as evidence.

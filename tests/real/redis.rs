@@ -1,5 +1,12 @@
 //! The Redis adapter against real Redis servers.
 
+#![allow(
+    clippy::expect_used,
+    clippy::unwrap_used,
+    clippy::wildcard_enum_match_arm,
+    reason = "a test may fail in a helper, and on whatever it did not expect"
+)]
+
 use std::time::Duration;
 
 use understudy::adapters::redis::{
@@ -9,7 +16,7 @@ use understudy::adapters::redis::{
 use understudy::config::secret::Secret;
 use understudy::config::settings::{self, Host, Tls};
 
-use crate::support::redis::{Redis, free_port};
+use crate::support::redis::{Redis, Sentinel, free_port};
 use crate::support::wait;
 
 const GROUP: &str = "equity";
@@ -519,4 +526,17 @@ async fn tls_with_a_private_authority_works_and_another_authority_does_not() {
 async fn a_redis_cluster_is_left_alone() {
     let node = Redis::with().line("cluster-enabled yes").start();
     assert_eq!(gate_fault(&node.settings()).await, GateFault::Cluster);
+}
+
+#[tokio::test]
+async fn a_sentinel_that_manages_it_too_is_found_out() {
+    let server = Redis::start();
+    let mut redis = adapter(&server.settings());
+    let inspection = redis.inspect(GROUP).await.unwrap();
+    assert!(!inspection.risks.contains(&Risk::Sentinel), "{inspection:?}");
+    let _sentinel = Sentinel::watch(&server);
+    wait::until_async("the sentinel is seen", async || {
+        redis.inspect(GROUP).await.unwrap().risks.contains(&Risk::Sentinel)
+    })
+    .await;
 }

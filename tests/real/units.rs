@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "in helpers of tests it means what it means in tests")]
 
 use std::fs;
+use std::path::Path;
 use std::time::Duration;
 
 use understudy::adapters::systemd::{
@@ -397,10 +398,65 @@ async fn a_daemon_reload_during_a_start_does_not_disturb_it() {
 }
 
 #[tokio::test]
+async fn a_start_that_is_not_allowed_is_told_so() {
+    let container = Container::own();
+    let bot = container.service(FOREVER);
+    let policy = r#"<busconfig><policy context="mandatory">
+        <deny send_interface="org.freedesktop.systemd1.Manager" send_member="StartUnit"/>
+        </policy></busconfig>"#;
+    fs::write(container.root.join("etc/dbus-1/system.d/deny.conf"), policy).unwrap();
+    container.run(&["systemctl", "reload", "dbus.service"]);
+    let fault = start_fault(&container, &bot, SOON).await;
+    assert!(matches!(fault, Fault::Refused { .. }), "{fault:?}");
+}
+
+#[tokio::test]
 async fn a_bus_that_is_not_there_is_named() {
     let mut systemd = Systemd::at("unix:path=/nowhere".to_owned());
     let error = systemd.connect().await.unwrap_err();
     assert!(matches!(error, SystemdError::Connect(_)), "{error:?}");
+}
+
+#[tokio::test]
+async fn the_stand_in_of_the_demo_starts_and_stops_units_too() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = |name: &str| directory.path().join(name).to_str().unwrap().to_owned();
+    let units = r#"
+        "bot.service" = ["sleep", "infinity"]
+        "stubborn.service" = ["/bin/sh", "-c", "trap '' TERM; while :; do sleep 1; done"]
+        "broken.service" = ["/no/such/program"]
+    "#;
+    fs::write(path("units.toml"), units).unwrap();
+    let target = Path::new(env!("CARGO_BIN_EXE_understudy")).parent().unwrap();
+    let runner = target.join("examples/process-runner");
+    let mut runner = tokio::process::Command::new(runner)
+        .args([path("bus"), path("units.toml")])
+        .kill_on_drop(true)
+        .spawn()
+        .expect("run `cargo build --examples` before; `cargo test` alone does");
+    let mut systemd = Systemd::at(format!("unix:path={}", path("bus")));
+    let pair = ["bot.service", "stubborn.service"].map(str::to_owned);
+    let mut started = systemd.start(&pair, SOON).await;
+    for _ in 0..200 {
+        // It is not on the bus yet.
+        if !matches!(started, Err(SystemdError::Connect(_) | SystemdError::Subscribe(_))) {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+        started = systemd.start(&pair, SOON).await;
+    }
+    let started = started.unwrap();
+    systemd.settle(&started, Duration::from_millis(300)).await.unwrap();
+    systemd.stop(&pair, Duration::from_secs(3)).await.unwrap();
+
+    let outcome = systemd.start(&["broken.service".to_owned()], SOON).await;
+    assert!(matches!(&faults(outcome)[0].1, Fault::Failed { .. }));
+    let outcome = systemd.start(&["missing.service".to_owned()], SOON).await;
+    assert_eq!(faults(outcome)[0].1, Fault::Missing);
+
+    let pid = nix::unistd::Pid::from_raw(runner.id().unwrap().cast_signed());
+    nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGTERM).unwrap();
+    assert!(runner.wait().await.unwrap().success());
 }
 
 #[tokio::test]
@@ -426,8 +482,8 @@ async fn a_start_takes_little_longer_than_queueing_the_jobs() {
         systemd.stop(&units, SOON).await.unwrap();
     }
     println!("started in {ours:?}, the jobs alone take {floor:?}");
-    // On an idle machine the jobs take less than what the pace of a busy one does to both.
-    let allowed = floor.max(Duration::from_millis(25)).mul_f64(1.5);
+    // On an idle machine it is half as much again; the other tests are at work beside this one.
+    let allowed = floor * 2 + Duration::from_millis(25);
     assert!(ours <= allowed, "started in {ours:?}, the jobs alone take {floor:?}");
 }
 

@@ -1,1 +1,430 @@
-//! (to be written)
+//! Alerts to people: durable on disk first, then delivered until the other side has them.
+//!
+//! [`Alerts::push`] never waits. A thread of its own writes each alert to the [`Outbox`], one
+//! directory for each channel, and one task for each channel delivers from there in order. So a full
+//! disk, a dead pager or a slow one delays neither a failover nor another channel. What was on disk
+//! when the process was killed is delivered by the next one, with the same id.
+//!
+//! To add a kind of channel: a variant of `ChannelKind`, a module beside `webhook` and an arm in
+//! `Sender`.
+
+mod delivery;
+mod outbox;
+mod webhook;
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use serde::{Deserialize, Serialize};
+use thiserror::Error;
+use tokio::sync::{Notify, mpsc, oneshot, watch};
+use tokio::task::JoinHandle;
+use uuid::Uuid;
+
+use self::delivery::Sender;
+use self::outbox::Note;
+use crate::config::settings::{Channel, Severity};
+use crate::error::chain;
+
+pub use self::delivery::Pace;
+pub use self::outbox::{Backlog, Outbox, OutboxError, Settled};
+
+/// Version of the JSON that is stored and sent; see `docs/alerts.md`.
+const VERSION: u32 = 1;
+
+/// Text beyond this is cut off: an alert is read on a telephone, and many services refuse long ones.
+const DETAIL_BYTES_MAX: usize = 8 * 1024;
+
+/// Alerts and questions that wait for the disk. More than a failover of every group makes; when it is
+/// full the caller gets its alert back and still has the journal.
+const ORDERS_MAX: usize = 256;
+
+/// Reports that wait for the daemon to log them. It is told again by `status`, so what does not fit
+/// is dropped.
+const REPORTS_MAX: usize = 256;
+
+/// How long the end of the process waits for the disk. A disk that hangs must not make systemd kill
+/// what could have ended well.
+const CLOSE_MAX: Duration = Duration::from_secs(5);
+
+/// Something that people should know.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(into = "Wire", try_from = "Wire")]
+pub struct Alert {
+    /// The same at every delivery; a second alert with the same id is not sent.
+    pub id: Uuid,
+    /// When it happened, for people.
+    pub at: SystemTime,
+    /// How bad it is.
+    pub severity: Severity,
+    /// Stable name for machines, such as `failover_completed`.
+    pub event: String,
+    /// Which group it is about.
+    pub group: Option<String>,
+    /// In which tenure.
+    pub epoch: Option<u64>,
+    /// Which node says so.
+    pub node: String,
+    /// One line.
+    pub summary: String,
+    /// What happened, and what to do.
+    pub detail: String,
+    /// Equal for alerts about the same thing, so that a receiver can fold them.
+    pub dedup_key: String,
+    /// Further facts, by name.
+    pub fields: BTreeMap<String, String>,
+}
+
+/// What became of an alert, for the log.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Report {
+    /// A channel has it.
+    Delivered {
+        /// Which channel.
+        channel: String,
+        /// Which alert.
+        id: Uuid,
+        /// How many attempts it took in this process.
+        attempts: u32,
+    },
+    /// A channel does not have it yet.
+    Failed {
+        /// Which channel.
+        channel: String,
+        /// Which alert.
+        id: Uuid,
+        /// How many attempts there were in this process.
+        attempts: u32,
+        /// What went wrong.
+        fault: String,
+        /// When it is tried again.
+        again_in: Duration,
+    },
+    /// A channel refused it for good. It lies in the directory `dead` of the channel.
+    Dead {
+        /// Which channel.
+        channel: String,
+        /// Which alert.
+        id: Uuid,
+        /// What the channel said.
+        fault: String,
+    },
+    /// A full queue lost it.
+    Dropped {
+        /// Which channel.
+        channel: String,
+        /// Which alert.
+        id: Uuid,
+        /// How bad it was.
+        severity: Severity,
+    },
+    /// It could not be written to disk. It is in memory and is delivered from there.
+    NotStored {
+        /// Which alert.
+        id: Uuid,
+        /// What went wrong.
+        fault: String,
+    },
+    /// A file in the outbox is no alert. It was moved aside.
+    Unreadable {
+        /// Which channel.
+        channel: String,
+        /// Where it is now.
+        path: PathBuf,
+        /// What is wrong with it.
+        fault: String,
+    },
+}
+
+/// Why alerts cannot be sent at all.
+#[derive(Debug, Error)]
+pub enum AlertError {
+    /// The directory on disk cannot be used.
+    #[error(transparent)]
+    Outbox(#[from] OutboxError),
+    /// A channel cannot be used as configured. The address is secret and not shown.
+    #[error("the alert channel {channel} cannot be used: {what}")]
+    Channel {
+        /// Which channel.
+        channel: String,
+        /// What is wrong with it.
+        what: String,
+    },
+    /// The thread that writes alerts cannot be started.
+    #[error("cannot start the thread that writes alerts")]
+    Thread(#[source] std::io::Error),
+}
+
+/// The way of alerts out of the process.
+#[derive(Debug)]
+pub struct Alerts {
+    orders: mpsc::Sender<Order>,
+    backlog: watch::Receiver<Vec<Backlog>>,
+    deliveries: Vec<JoinHandle<()>>,
+}
+
+/// What the thread that owns the outbox is asked to do.
+enum Order {
+    Store(Box<Alert>),
+    Head {
+        channel: usize,
+        reply: oneshot::Sender<Option<outbox::Letter>>,
+    },
+    Settle {
+        channel: usize,
+        id: Uuid,
+        settled: Settled,
+    },
+    /// Answered with whether everything before it is on disk.
+    Sync {
+        stored: oneshot::Sender<bool>,
+    },
+    Close {
+        done: oneshot::Sender<()>,
+    },
+}
+
+impl Alerts {
+    /// Opens the outbox in `dir` and begins to deliver what is in it. Must be called in a tokio
+    /// runtime; what becomes of each alert is told through the receiver.
+    ///
+    /// # Errors
+    /// If the outbox or a channel cannot be used.
+    pub fn start(
+        dir: &std::path::Path,
+        channels: &[Channel],
+        pace: Pace,
+    ) -> Result<(Self, mpsc::Receiver<Report>), AlertError> {
+        let senders = channels.iter().map(Sender::new).collect::<Result<Vec<_>, _>>()?;
+        let outbox = Outbox::open(dir, channels)?;
+        let (orders, inbox) = mpsc::channel(ORDERS_MAX);
+        let (reports, receiver) = mpsc::channel(REPORTS_MAX);
+        let (backlog_sender, backlog) = watch::channel(outbox.undelivered());
+        let wakers = channels.iter().map(|_| Arc::new(Notify::new())).collect::<Vec<_>>();
+
+        let keeper = Keeper {
+            outbox,
+            wakers: wakers.clone(),
+            reports: reports.clone(),
+            backlog: backlog_sender,
+        };
+        std::thread::Builder::new()
+            .name("outbox".to_owned())
+            .spawn(move || keeper.run(inbox))
+            .map_err(AlertError::Thread)?;
+
+        let deliveries =
+            senders.into_iter().zip(wakers).enumerate().map(|(channel, (sender, waker))| {
+                let desk = delivery::Desk {
+                    channel,
+                    name: channels.get(channel).map(|c| c.name.clone()).unwrap_or_default(),
+                    orders: orders.clone(),
+                    waker,
+                    reports: reports.clone(),
+                    pace,
+                };
+                tokio::spawn(delivery::run(desk, sender))
+            });
+        let deliveries = deliveries.collect();
+        Ok((Self { orders, backlog, deliveries }, receiver))
+    }
+
+    /// Hands over an alert without waiting for anything.
+    ///
+    /// # Errors
+    /// Gives the alert back if the disk is so slow that the queue to it is full.
+    pub fn push(&self, alert: Alert) -> Result<(), Box<Alert>> {
+        match self.orders.try_send(Order::Store(Box::new(alert))) {
+            Ok(()) => Ok(()),
+            Err(error) => match error.into_inner() {
+                Order::Store(alert) => Err(alert),
+                // What comes back is what was sent.
+                Order::Head { .. }
+                | Order::Settle { .. }
+                | Order::Sync { .. }
+                | Order::Close { .. } => Ok(()),
+            },
+        }
+    }
+
+    /// Answers, when everything that was pushed before was tried, with whether it is on disk. No answer
+    /// means no.
+    #[must_use]
+    pub fn stored(&self) -> oneshot::Receiver<bool> {
+        let (stored, answer) = oneshot::channel();
+        // If the queue is full, the sender is dropped, which is an answer too.
+        let _full = self.orders.try_send(Order::Sync { stored });
+        answer
+    }
+
+    /// What every channel still has to deliver, for `status`. Follows each change.
+    #[must_use]
+    pub fn backlog(&self) -> watch::Receiver<Vec<Backlog>> {
+        self.backlog.clone()
+    }
+
+    /// Waits until everything that was pushed is on disk, and up to `grace` for it to be delivered.
+    /// What is left is delivered by the next process.
+    pub async fn close(mut self, grace: Duration) {
+        let (done, stored) = oneshot::channel();
+        let store = async {
+            // The order comes after everything that was pushed. If the thread is gone, so is its work.
+            self.orders.send(Order::Close { done }).await.ok()?;
+            stored.await.ok()
+        };
+        if let Ok(Some(())) = tokio::time::timeout(CLOSE_MAX, store).await {
+            let empty = self.backlog.wait_for(|all| all.iter().all(|one| one.pending == 0));
+            // Whether it became empty or not, there is no time left.
+            let _empty = tokio::time::timeout(grace, empty).await.is_ok();
+        }
+        // The rest is what happens when this is dropped.
+    }
+}
+
+impl Drop for Alerts {
+    fn drop(&mut self) {
+        // The tasks hold the queue to the thread open; without them it ends.
+        for delivery in &self.deliveries {
+            delivery.abort();
+        }
+    }
+}
+
+/// The thread that owns the outbox, so that no `fsync` is ever waited for in the loop.
+struct Keeper {
+    outbox: Outbox,
+    wakers: Vec<Arc<Notify>>,
+    reports: mpsc::Sender<Report>,
+    backlog: watch::Sender<Vec<Backlog>>,
+}
+
+impl Keeper {
+    fn run(mut self, mut inbox: mpsc::Receiver<Order>) {
+        while let Some(order) = inbox.blocking_recv() {
+            match order {
+                Order::Store(alert) => {
+                    if let Err(error) = self.outbox.push(&alert) {
+                        self.report(Report::NotStored { id: alert.id, fault: chain(&error) });
+                    }
+                    self.wakers.iter().for_each(|waker| waker.notify_one());
+                }
+                Order::Head { channel, reply } => {
+                    self.outbox.flush();
+                    // A delivery that stopped asking was aborted.
+                    let _gone = reply.send(self.outbox.head(channel));
+                }
+                Order::Settle { channel, id, settled } => self.outbox.settle(channel, id, settled),
+                Order::Sync { stored } => {
+                    self.outbox.flush();
+                    let in_memory = self.outbox.undelivered().iter().any(|one| one.in_memory > 0);
+                    let _gone = stored.send(!in_memory);
+                }
+                Order::Close { done } => {
+                    self.outbox.flush();
+                    self.publish();
+                    let _gone = done.send(());
+                }
+            }
+            self.publish();
+        }
+    }
+
+    fn publish(&mut self) {
+        for note in self.outbox.take_notes() {
+            self.report(match note {
+                Note::Dropped { channel, id, severity } => {
+                    Report::Dropped { channel, id, severity }
+                }
+                Note::Unreadable { channel, path, fault } => {
+                    Report::Unreadable { channel, path, fault }
+                }
+            });
+        }
+        let backlog = self.outbox.undelivered();
+        self.backlog.send_if_modified(|old| {
+            let changed = *old != backlog;
+            *old = backlog;
+            changed
+        });
+    }
+
+    fn report(&self, report: Report) {
+        // See REPORTS_MAX.
+        let _full = self.reports.try_send(report);
+    }
+}
+
+/// The JSON form of an alert.
+#[derive(Serialize, Deserialize)]
+struct Wire {
+    version: u32,
+    id: Uuid,
+    at: String,
+    severity: String,
+    event: String,
+    group: Option<String>,
+    epoch: Option<u64>,
+    node: String,
+    summary: String,
+    detail: String,
+    dedup_key: String,
+    fields: BTreeMap<String, String>,
+}
+
+impl From<Alert> for Wire {
+    fn from(alert: Alert) -> Self {
+        let mut detail = alert.detail;
+        if detail.len() > DETAIL_BYTES_MAX {
+            let boundary = (0..=DETAIL_BYTES_MAX).rev().find(|at| detail.is_char_boundary(*at));
+            detail.truncate(boundary.unwrap_or(0));
+            detail.push_str(" [cut]");
+        }
+        Self {
+            version: VERSION,
+            id: alert.id,
+            // The format knows no earlier date, and a clock that says so is not worth a panic.
+            at: humantime::format_rfc3339_millis(alert.at.max(UNIX_EPOCH)).to_string(),
+            severity: alert.severity.as_str().to_owned(),
+            event: alert.event,
+            group: alert.group,
+            epoch: alert.epoch,
+            node: alert.node,
+            summary: alert.summary,
+            detail,
+            dedup_key: alert.dedup_key,
+            fields: alert.fields,
+        }
+    }
+}
+
+impl TryFrom<Wire> for Alert {
+    type Error = String;
+
+    fn try_from(wire: Wire) -> Result<Self, String> {
+        if wire.version != VERSION {
+            return Err(format!("version {} is not {VERSION}", wire.version));
+        }
+        Ok(Self {
+            id: wire.id,
+            at: humantime::parse_rfc3339(&wire.at).map_err(|error| error.to_string())?,
+            severity: severity(&wire.severity)
+                .ok_or_else(|| format!("severity {:?}", wire.severity))?,
+            event: wire.event,
+            group: wire.group,
+            epoch: wire.epoch,
+            node: wire.node,
+            summary: wire.summary,
+            detail: wire.detail,
+            dedup_key: wire.dedup_key,
+            fields: wire.fields,
+        })
+    }
+}
+
+fn severity(text: &str) -> Option<Severity> {
+    [Severity::Info, Severity::Warning, Severity::Critical]
+        .into_iter()
+        .find(|severity| severity.as_str() == text)
+}

@@ -294,7 +294,7 @@ pub enum Fault {
     #[error("no connection: {}", join(.0))]
     Connect(Vec<Attempt>),
     /// Connected, but no answer in time.
-    #[error("no answer from {server} within {limit:?}")]
+    #[error("no answer from {server} within {limit:.1?}")]
     Timeout {
         /// The server.
         server: String,
@@ -387,7 +387,7 @@ impl fmt::Display for Attempt {
         write!(f, "{}: ", self.server)?;
         match &self.why {
             AttemptFault::Resolve(cause) => write!(f, "the name does not resolve ({cause})"),
-            AttemptFault::Timeout(limit) => write!(f, "no login within {limit:?}"),
+            AttemptFault::Timeout(limit) => write!(f, "no login within {limit:.1?}"),
             AttemptFault::ReadOnly => f.write_str("read-only, or in recovery"),
             AttemptFault::Refused(cause) => f.write_str(&describe(cause)),
         }

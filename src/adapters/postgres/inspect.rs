@@ -114,6 +114,8 @@ pub struct Column {
 }
 
 impl Column {
+    /// Whether it is there and the role may read it.
+    #[must_use]
     pub fn readable(&self) -> bool {
         self.select == Some(true)
     }
@@ -199,9 +201,18 @@ impl Store {
     }
 
     async fn missing_rights(&mut self) -> Result<Vec<String>, Fault> {
+        let names = setup::DAEMON_FUNCTIONS.map(|function| function.split('(').next());
         let answer = self
             .connection
-            .query(self.reply_timeout, RIGHTS, &[(&self.schema, Type::TEXT)])
+            .query(
+                self.reply_timeout,
+                RIGHTS,
+                &[
+                    (&self.schema, Type::TEXT),
+                    (&serde_json::json!(setup::TABLE_RIGHTS), Type::JSONB),
+                    (&names.as_slice(), Type::TEXT_ARRAY),
+                ],
+            )
             .await?;
         let quoted = &self.quoted_schema;
         let right = |row: &tokio_postgres::Row| {
@@ -286,26 +297,16 @@ SELECT jsonb_build_object(
   'fsync', current_setting('fsync') = 'on',
   'synchronous_commit', current_setting('synchronous_commit'))";
 
-/// What the daemon must be able to do with understudy's own objects, and this role cannot.
+/// Which of the rights in $2, as (table, right, columns), and of the functions in $3 this role lacks.
 const RIGHTS: &str = "
-WITH needed (relation, privilege, columns) AS (VALUES
-  ('store_id', 'SELECT', NULL::text[]), ('lease', 'SELECT', NULL), ('lease', 'UPDATE', NULL),
-  ('fence', 'SELECT', NULL), ('fence', 'UPDATE', NULL), ('control', 'SELECT', NULL),
-  ('control', 'UPDATE', NULL), ('cooldown', 'SELECT', NULL), ('cooldown', 'UPDATE', NULL),
-  ('failover', 'SELECT', NULL), ('failover', 'INSERT', NULL),
-  ('failover', 'UPDATE', ARRAY['step', 'status', 'ended_at']), ('event', 'SELECT', NULL),
-  ('event', 'INSERT', NULL), ('alert', 'SELECT', NULL), ('alert', 'INSERT', NULL),
-  ('alert', 'UPDATE', ARRAY['delivered_at'])
-)
-SELECT n.privilege, n.relation FROM needed n
+SELECT n->>1, n->>0 FROM jsonb_array_elements($2) AS needed (n)
   JOIN pg_namespace s ON s.nspname = $1
-  JOIN pg_class c ON c.relnamespace = s.oid AND c.relname = n.relation
- WHERE CASE WHEN n.columns IS NULL THEN NOT has_table_privilege(c.oid, n.privilege)
-       ELSE NOT (SELECT bool_and(has_column_privilege(c.oid, x, n.privilege)) FROM unnest(n.columns) x) END
+  JOIN pg_class c ON c.relnamespace = s.oid AND c.relname = n->>0
+ WHERE NOT CASE jsonb_array_length(n->2) WHEN 0 THEN has_table_privilege(c.oid, n->>1)
+   ELSE (SELECT bool_and(has_column_privilege(c.oid, x, n->>1)) FROM jsonb_array_elements_text(n->2) x) END
 UNION ALL
-SELECT 'EXECUTE', p.oid::regprocedure::text FROM pg_proc p JOIN pg_namespace s ON s.oid = p.pronamespace
- WHERE s.nspname = $1 AND p.proname IN ('identity', 'beats', 'last_look', 'acquire', 'flip')
-   AND NOT has_function_privilege(p.oid, 'EXECUTE')";
+SELECT 'EXECUTE', p.proname || '()' FROM pg_proc p JOIN pg_namespace s ON s.oid = p.pronamespace
+ WHERE s.nspname = $1 AND p.proname = ANY ($3) AND NOT has_function_privilege(p.oid, 'EXECUTE')";
 
 /// From the catalogues, so that a missing table, column or right is an answer and not an error.
 const HEARTBEATS: &str = "

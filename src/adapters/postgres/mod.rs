@@ -60,6 +60,12 @@ impl Store {
         })
     }
 
+    /// From now on reads `groups`. The connection stays, so a reload of the configuration costs no
+    /// window of observation.
+    pub fn watch(&mut self, groups: &[Group]) {
+        self.watched = Watched::new(groups);
+    }
+
     /// Puts the name of understudy's schema into a statement.
     fn sql(&self, template: &str) -> String {
         template.replace("@schema@", &self.quoted_schema)
@@ -96,7 +102,11 @@ fn quote_literal(text: &str) -> String {
     }
 }
 
-/// A span as the milliseconds of a `bigint`. Spans beyond 292 million years are shortened to that.
+/// Longest span that the store is asked to add to a time: a hundred years, which is for ever, and which
+/// its own types can still hold.
+const SPAN_MAX_MS: i64 = 100 * 365 * 24 * 3600 * 1000;
+
+/// A span as the milliseconds of a `bigint`.
 fn millis(span: Duration) -> i64 {
-    i64::try_from(span.as_millis()).unwrap_or(i64::MAX)
+    i64::try_from(span.as_millis()).unwrap_or(SPAN_MAX_MS).min(SPAN_MAX_MS)
 }

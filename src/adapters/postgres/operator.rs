@@ -348,7 +348,7 @@ SELECT l.grp, l.epoch, 'hold', $5, $2, $3, jsonb_build_object('for_ms', $4)
 
 const RELEASE: &str = "
 WITH before AS (
-  SELECT grp, held_by IS NOT NULL AS held FROM @schema@.control WHERE grp = $1 FOR UPDATE
+  SELECT grp, held_by IS NOT NULL AS held FROM @schema@.control WHERE grp = $1 FOR NO KEY UPDATE
 ), told AS (
   UPDATE @schema@.control c SET held_by = NULL, held_reason = NULL, held_until = NULL
     FROM before WHERE c.grp = before.grp
@@ -360,7 +360,7 @@ SELECT l.grp, l.epoch, 'release', $3, $2, jsonb_build_object('was_held', b.held)
 /// An attempt in the future would keep the cooldown on for as long as the clock had been ahead.
 const ACKNOWLEDGE: &str = "
 WITH before AS (
-  SELECT grp, latched_at IS NOT NULL AS latched FROM @schema@.control WHERE grp = $1 FOR UPDATE
+  SELECT grp, latched_at IS NOT NULL AS latched FROM @schema@.control WHERE grp = $1 FOR NO KEY UPDATE
 ), told AS (
   UPDATE @schema@.control c SET latched_at = NULL FROM before WHERE c.grp = before.grp
 ), counted AS (
@@ -371,11 +371,11 @@ INSERT INTO @schema@.event (grp, epoch, kind, node, by_whom, detail)
 SELECT l.grp, l.epoch, 'acknowledge', $3, $2, jsonb_build_object('was_latched', b.latched)
   FROM before b JOIN @schema@.lease l USING (grp) RETURNING (detail->>'was_latched')::boolean";
 
-/// Locks in the same order as `acquire`: lease first, fence last.
+/// Locks in the same order and mode as `acquire`.
 const HAND_BACK: &str = "
 WITH before AS (
   SELECT grp, epoch, holder, holder = $3 AND nonce IS NULL AS already
-    FROM @schema@.lease WHERE grp = $1 FOR UPDATE
+    FROM @schema@.lease WHERE grp = $1 FOR NO KEY UPDATE
 ), granted AS (
   UPDATE @schema@.lease l SET epoch = l.epoch + 1, holder = $3, nonce = NULL, seq = 0,
     changed_at = clock_timestamp()

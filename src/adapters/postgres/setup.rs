@@ -2,7 +2,7 @@
 //!
 //! There is one script, [`script`]: `setup` runs it, `setup --print` shows it to a DBA, so both do the
 //! same. It is one transaction under an advisory lock, it can be run any number of times, and it never
-//! resets a row. To change the schema: add a file to `migrations/` and to [`MIGRATIONS`].
+//! resets a row. To change the schema: add a file to `migrations/` and to the list in here.
 
 use std::time::Duration;
 
@@ -21,7 +21,8 @@ pub struct Plan<'a> {
     pub schema: &'a str,
     /// Role that the daemon logs in as. It must exist.
     pub daemon_role: &'a str,
-    /// Roles of applications that call `fence_check()`. They must exist.
+    /// Roles of applications that call `fence_check()`, or whose tables have the trigger
+    /// `fence_by_role()`. They must exist.
     pub application_roles: &'a [String],
     /// The configured groups. Those in the store and not here are left as they are.
     pub groups: &'a [Group],
@@ -159,18 +160,22 @@ pub fn script(plan: &Plan<'_>) -> String {
          REVOKE ALL ON ALL FUNCTIONS IN SCHEMA {schema} FROM PUBLIC;\n\
          GRANT USAGE ON SCHEMA {schema} TO {role};\n"
     ));
-    for (table, rights) in TABLE_RIGHTS {
-        script.push_str(&format!("GRANT {rights} ON {schema}.{table} TO {role};\n"));
+    for (table, right, columns) in TABLE_RIGHTS {
+        let columns = match columns {
+            [] => String::new(),
+            _ => format!(" ({})", columns.join(", ")),
+        };
+        script.push_str(&format!("GRANT {right}{columns} ON {schema}.{table} TO {role};\n"));
     }
     for function in DAEMON_FUNCTIONS {
         script.push_str(&format!("GRANT EXECUTE ON FUNCTION {schema}.{function} TO {role};\n"));
     }
     for role in plan.application_roles {
         let role = quote_identifier(role);
-        script.push_str(&format!(
-            "GRANT USAGE ON SCHEMA {schema} TO {role};\n\
-             GRANT EXECUTE ON FUNCTION {schema}.{FENCE_CHECK} TO {role};\n"
-        ));
+        script.push_str(&format!("GRANT USAGE ON SCHEMA {schema} TO {role};\n"));
+        for function in APPLICATION_FUNCTIONS {
+            script.push_str(&format!("GRANT EXECUTE ON FUNCTION {schema}.{function} TO {role};\n"));
+        }
     }
 
     script.push_str(
@@ -193,20 +198,30 @@ pub fn script(plan: &Plan<'_>) -> String {
     script
 }
 
-/// Rights on our own tables. History can be added to and read, but not rewritten.
-const TABLE_RIGHTS: [(&str, &str); 9] = [
-    ("store_id", "SELECT"),
-    ("lease", "SELECT, UPDATE"),
-    ("fence", "SELECT, UPDATE"),
-    ("control", "SELECT, UPDATE"),
-    ("cooldown", "SELECT, UPDATE"),
-    ("failover", "SELECT, INSERT, UPDATE (step, status, ended_at)"),
-    ("event", "SELECT, INSERT"),
-    ("alert", "SELECT, INSERT"),
-    ("alert", "UPDATE (delivered_at)"),
+/// Rights on our own tables: table, right, and the columns if it is not for all. History can be added
+/// to and read, but not rewritten.
+pub(super) const TABLE_RIGHTS: [(&str, &str, &[&str]); 17] = [
+    ("store_id", "SELECT", &[]),
+    ("lease", "SELECT", &[]),
+    ("lease", "UPDATE", &[]),
+    ("fence", "SELECT", &[]),
+    ("fence", "UPDATE", &[]),
+    ("control", "SELECT", &[]),
+    ("control", "UPDATE", &[]),
+    ("cooldown", "SELECT", &[]),
+    ("cooldown", "UPDATE", &[]),
+    ("failover", "SELECT", &[]),
+    ("failover", "INSERT", &[]),
+    ("failover", "UPDATE", &["step", "status", "ended_at"]),
+    ("event", "SELECT", &[]),
+    ("event", "INSERT", &[]),
+    ("alert", "SELECT", &[]),
+    ("alert", "INSERT", &[]),
+    ("alert", "UPDATE", &["delivered_at"]),
 ];
 
-const DAEMON_FUNCTIONS: [&str; 5] = [
+/// Functions that the daemon calls.
+pub(super) const DAEMON_FUNCTIONS: [&str; 5] = [
     "identity()",
     "beats(jsonb, text)",
     "last_look(jsonb, jsonb, boolean)",
@@ -214,8 +229,8 @@ const DAEMON_FUNCTIONS: [&str; 5] = [
     "flip(text, bigint, uuid, jsonb)",
 ];
 
-/// The one function for applications.
-const FENCE_CHECK: &str = "fence_check(text, bigint, uuid)";
+/// Functions for applications.
+const APPLICATION_FUNCTIONS: [&str; 2] = ["fence_check(text, bigint, uuid)", "fence_by_role()"];
 
 /// Version of the schema, if it is there.
 pub(super) async fn version(

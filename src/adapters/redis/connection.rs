@@ -112,6 +112,21 @@ impl RedisError {
         }
     }
 
+    /// First word of what the server answered, if it answered.
+    #[must_use]
+    pub fn code(&self) -> Option<&str> {
+        match self {
+            Self::Refused { code, .. } => Some(code),
+            Self::CaFile { .. }
+            | Self::Settings { .. }
+            | Self::Connect { .. }
+            | Self::Login { .. }
+            | Self::Deadline { .. }
+            | Self::Lost { .. }
+            | Self::Senseless { .. } => None,
+        }
+    }
+
     /// What an operator can do about it.
     #[must_use]
     pub fn remedy(&self) -> &'static str {
@@ -134,7 +149,7 @@ impl RedisError {
             Self::Lost { .. } => "Look into the log of redis: it stopped or closed the connection.",
             Self::Refused { code, .. } if code == "NOPERM" => {
                 "Give the ACL user: +ping +info +role +replicaof +slaveof +config|rewrite +config|get \
-                 +acl|dryrun +set +get ~understudy:*"
+                 +acl|dryrun +pubsub|numsub +set +get ~understudy:*"
             }
             Self::Refused { code, .. } if code == "LOADING" => "Wait until redis has loaded.",
             Self::Refused { .. } | Self::Senseless { .. } => {
@@ -219,15 +234,13 @@ impl Connection {
 
     /// Turns an error of the server into an error.
     pub(super) fn accepted(&self, name: &'static str, answer: Value) -> Result<Value, RedisError> {
-        match answer {
-            Value::ServerError(error) => Err(RedisError::Refused {
-                address: self.address.clone(),
-                command: name,
-                code: error.code().to_owned(),
-                text: error.details().unwrap_or_default().to_owned(),
-            }),
-            other => Ok(other),
-        }
+        let Value::ServerError(error) = answer else { return Ok(answer) };
+        Err(RedisError::Refused {
+            address: self.address.clone(),
+            command: name,
+            code: error.code().to_owned(),
+            text: error.details().unwrap_or_default().to_owned(),
+        })
     }
 
     /// An answer that this command cannot give.

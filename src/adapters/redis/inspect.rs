@@ -201,15 +201,11 @@ async fn permissions(
 
 /// Reads the answer to `ACL DRYRUN`: OK, or a sentence that is not an error.
 fn dry_run(verdict: Value) -> Permitted {
-    match verdict {
-        Value::Okay => Permitted::Yes,
-        // Redis before 7, or a user that may not ask.
-        Value::ServerError(_) => Permitted::Unknown,
-        other => match redis::from_redis_value::<String>(other) {
-            Ok(text) if text == "OK" => Permitted::Yes,
-            Ok(text) => Permitted::No { text },
-            Err(_unexpected) => Permitted::Unknown,
-        },
+    // An error comes from a Redis before 7, or for a user that may not ask.
+    match verdict.extract_error().and_then(|v| Ok(redis::from_redis_value::<String>(v)?)) {
+        Ok(text) if text == "OK" => Permitted::Yes,
+        Ok(text) => Permitted::No { text },
+        Err(_error) => Permitted::Unknown,
     }
 }
 

@@ -12,7 +12,7 @@ mod sample;
 
 use std::fmt;
 
-use redis::{Value, cmd};
+use redis::{FromRedisValue, Value, cmd};
 use thiserror::Error;
 
 use self::connection::Connection;
@@ -171,18 +171,16 @@ impl PromoteFault {
             Self::NotMaster { .. } => {
                 "Look for another program that manages this redis, such as a Sentinel; only one may."
             }
-            Self::NotWritable { source, .. } => match source {
-                RedisError::Refused { code, .. } if code == "NOREPLICAS" => {
+            Self::NotWritable { source, .. } => match source.code() {
+                Some("NOREPLICAS") => {
                     "This redis demands replicas that it does not have: \
                      `CONFIG SET min-replicas-to-write 0`."
                 }
-                RedisError::Refused { code, .. } if code == "MISCONF" => {
-                    "This redis cannot save to disk: make room or mend the disk."
-                }
-                RedisError::Refused { code, .. } if code == "OOM" => {
+                Some("MISCONF") => "This redis cannot save to disk: make room or mend the disk.",
+                Some("OOM") => {
                     "This redis is full: raise `maxmemory` or choose a `maxmemory-policy`."
                 }
-                other => other.remedy(),
+                Some(_) | None => source.remedy(),
             },
             Self::ProbeDiffers { .. } => {
                 "Something else writes understudy's keys: find out which program does."
@@ -335,9 +333,10 @@ impl Redis {
         }
         self.local.accepted("REPLICAOF NO ONE", answer)?;
         let role = self.local.accepted("ROLE", role)?;
-        let role = match role {
-            Value::Array(parts) => parts.into_iter().next().unwrap_or(Value::Nil),
-            other => other,
+        // An array, whose first entry says it.
+        let role = match <Vec<Value>>::from_redis_value(role) {
+            Ok(parts) => parts.into_iter().next().unwrap_or(Value::Nil),
+            Err(error) => return Err(self.local.senseless("ROLE", error.to_string()).into()),
         };
         match text(&self.local, "ROLE", role)? {
             Some(role) if role == "master" => Ok(()),

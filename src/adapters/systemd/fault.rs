@@ -189,9 +189,6 @@ impl Fault {
             ending: state.ending.clone(),
         };
         let failed = || Self::Failed { sub: state.sub.clone(), ending: state.ending.clone() };
-        if state.job.is_some() {
-            return hanging();
-        }
         match result {
             Some(JobResult::Dependency) => return Self::Dependency { failed: Vec::new() },
             Some(JobResult::Canceled) => return Self::Canceled,
@@ -206,6 +203,7 @@ impl Fault {
             | None => {}
         }
         match (&state.active, &state.ending.outcome) {
+            _ if state.job.is_some() => hanging(),
             (Active::Inactive, _) if !state.conditions_met => Self::Skipped,
             (Active::Inactive, Outcome::ExecCondition | Outcome::Condition) => Self::Skipped,
             (Active::Inactive, Outcome::Success) => Self::Ended,

@@ -21,6 +21,7 @@ use tokio::time::{Instant, sleep, sleep_until};
 use tracing::{debug, warn};
 
 use crate::time::BootTime;
+pub use bus::CALL_TIMEOUT;
 use bus::{Bus, Depth, JobRemoved, JobsRemoved};
 pub use fault::{Fault, SystemdError, UnitFault};
 pub use state::{
@@ -40,7 +41,7 @@ const RECONNECT_PACE: Duration = Duration::from_millis(100);
 
 /// The part of a stop's deadline that is kept for SIGKILL. The kernel needs milliseconds; the rest
 /// is for a busy systemd to notice.
-const KILL_RESERVE: Duration = Duration::from_secs(2);
+pub const KILL_RESERVE: Duration = Duration::from_secs(2);
 
 /// Time between two SIGKILLs to the same unit, which may start further processes while it stops.
 const KILL_PACE: Duration = Duration::from_millis(50);
@@ -114,7 +115,7 @@ impl Systemd {
     ///
     /// Nothing is queued if one of them is missing, masked or broken. Otherwise none waits for
     /// another, and all are waited for even if one fails early, so that the error tells of each.
-    /// Calls that systemd does not answer can overrun the deadline by [`bus::CALL_TIMEOUT`].
+    /// Calls that systemd does not answer can overrun the deadline by [`CALL_TIMEOUT`].
     ///
     /// # Errors
     /// [`SystemdError::Start`] with the fault of each unit that is not active at the deadline; other

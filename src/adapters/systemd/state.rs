@@ -167,7 +167,7 @@ words! {
         EnabledRuntime = "enabled-runtime",
         /// It does not.
         Disabled = "disabled",
-        /// It has no [Install] section: something else may start it.
+        /// It has no `[Install]` section: something else may start it.
         Static = "static",
         /// Its file is elsewhere and linked.
         Linked = "linked",

@@ -102,6 +102,27 @@ async fn a_request_that_its_client_gave_up_on_does_not_take_over_later() {
 }
 
 #[tokio::test]
+async fn a_request_whose_answer_was_lost_is_found_by_its_nonce() {
+    let postgres = Postgres::start().await;
+    let group = group("trading", &["equity"]);
+    let groups = std::slice::from_ref(&group);
+    ready(&postgres, groups).await;
+    let settings = postgres.store_as("understudy");
+    let mut store = Store::new(&settings, "bravo", Duration::from_millis(200), groups).unwrap();
+    let seen = look(&mut store).await;
+    let locker = postgres.client().await;
+    locker.batch_execute("BEGIN; SELECT * FROM understudy.lease FOR UPDATE").await.unwrap();
+    let request = automatic(&group, &seen, 7);
+    store.acquire(&request).await.unwrap_err();
+    locker.batch_execute("COMMIT").await.unwrap();
+    let holder = "SELECT holder FROM understudy.lease";
+    eventually("the request to be executed", async || postgres.value(holder).await == "bravo")
+        .await;
+    let outcome = open(&settings, "bravo", groups).acquire(&request).await.unwrap();
+    assert_eq!(outcome, AcquireOutcome::Already(Token { epoch: Epoch(1), nonce: Nonce(7) }));
+}
+
+#[tokio::test]
 async fn a_hold_refuses_everyone_until_it_ends() {
     let postgres = Postgres::start().await;
     let group = group("trading", &["equity"]);
@@ -169,6 +190,21 @@ async fn an_attempt_starts_the_cooldown_for_every_node_but_not_for_a_person() {
     );
     let granted = charlie.acquire(&by_operator(&group, &seen, 3)).await.unwrap();
     assert!(matches!(granted, AcquireOutcome::Acquired(_)), "{granted}");
+}
+
+#[tokio::test]
+async fn spans_may_be_for_ever() {
+    let postgres = Postgres::start().await;
+    let mut group = group("trading", &["equity"]);
+    (group.cooldown, group.latch_window) = (Duration::MAX, Duration::MAX);
+    let mut store = ready(&postgres, std::slice::from_ref(&group)).await;
+    store.hold("trading", "m", "r", Some(Duration::MAX)).await.unwrap();
+    store.release("trading", "m").await.unwrap();
+    let seen = look(&mut store).await;
+    let request = Acquire { max_age: Duration::MAX, ..automatic(&group, &seen, 1) };
+    let granted = store.acquire(&request).await.unwrap();
+    assert!(matches!(granted, AcquireOutcome::Acquired(_)), "{granted}");
+    assert!(look(&mut store).await.lease.cooldown_left.is_some());
 }
 
 #[tokio::test]
@@ -382,6 +418,45 @@ async fn a_hold_and_a_takeover_at_the_same_time_come_one_after_the_other() {
 }
 
 #[tokio::test]
+async fn a_hold_that_came_first_is_waited_for_without_a_deadlock() {
+    let postgres = Postgres::start().await;
+    let group = group("trading", &["equity"]);
+    let mut store = ready(&postgres, std::slice::from_ref(&group)).await;
+    let seen = look(&mut store).await;
+    let person = postgres.client().await;
+    person.batch_execute("BEGIN; UPDATE understudy.control SET held_by = 'm'").await.unwrap();
+    let request = automatic(&group, &seen, 1);
+    let (outcome, ()) = tokio::join!(store.acquire(&request), async {
+        postgres.blocked("understudy").await;
+        let told = "INSERT INTO understudy.event (grp, epoch, kind, node)
+                    VALUES ('trading', 0, 'hold', 'laptop'); COMMIT";
+        person.batch_execute(told).await.unwrap();
+    });
+    assert!(matches!(outcome, Ok(AcquireOutcome::Held { .. })), "{outcome:?}");
+}
+
+#[tokio::test]
+async fn a_flip_under_the_old_token_and_a_takeover_do_not_deadlock() {
+    let postgres = Postgres::start().await;
+    let mut group = group("trading", &["equity"]);
+    group.cooldown = Duration::ZERO;
+    let mut store = ready(&postgres, std::slice::from_ref(&group)).await;
+    let old = take(&mut store, &group, 1).await;
+    let seen = look(&mut store).await;
+    // The flip has checked its token and is about to write the row.
+    let flip = postgres.client().await;
+    let check = format!("SELECT understudy.fence_check('trading', {}, '{}')", old.epoch, old.nonce);
+    flip.batch_execute(&format!("BEGIN; {check}")).await.unwrap();
+    let request = automatic(&group, &seen, 2);
+    let (outcome, ()) = tokio::join!(store.acquire(&request), async {
+        postgres.blocked("understudy").await;
+        let write = "UPDATE bot_status SET status = 'PRIMARY'; COMMIT";
+        flip.batch_execute(write).await.unwrap();
+    });
+    assert!(matches!(outcome, Ok(AcquireOutcome::Acquired(_))), "{outcome:?}");
+}
+
+#[tokio::test]
 async fn a_takeover_goes_through_a_transaction_pooler() {
     let postgres = Postgres::start().await;
     let mut group = group("trading", &["equity", "crypto"]);
@@ -395,7 +470,8 @@ async fn a_takeover_goes_through_a_transaction_pooler() {
         (open(&settings, "bravo", groups), open(&settings, "charlie", groups));
     for round in 1..10 {
         let (one, two) = tokio::join!(bravo.observe(), charlie.observe());
-        let (one, two) = (one.unwrap().remove(0).unwrap(), two.unwrap().remove(0).unwrap());
+        let (one, two) =
+            (one.unwrap().groups.remove(0).unwrap(), two.unwrap().groups.remove(0).unwrap());
         let requests = (automatic(&group, &one, round), automatic(&group, &two, round + 100));
         let (one, two) = tokio::join!(bravo.acquire(&requests.0), charlie.acquire(&requests.1));
         let (store, token) = match (one.unwrap(), two.unwrap()) {

@@ -135,7 +135,7 @@ async fn heartbeats_may_be_numbers_of_seconds_or_milliseconds_or_anything_that_c
     }
     set_up(&postgres, &groups).await;
     let mut store = node(&postgres, "bravo", &groups);
-    let all = store.observe().await.unwrap();
+    let all = store.observe().await.unwrap().groups;
     let mut nonce = 0;
     for ((seen, group), (data_type, value, dated)) in all.iter().zip(&groups).zip(kinds) {
         let seen = seen.as_ref().unwrap();
@@ -165,7 +165,7 @@ async fn a_group_that_cannot_be_read_does_not_blind_the_others() {
     let groups = [no_table, well, no_column, forbidden];
     let mut store = ready(&postgres, &groups).await;
     postgres.sql("REVOKE ALL (rolname, rolpassword) ON pg_authid FROM understudy").await;
-    let seen = store.observe().await.unwrap();
+    let seen = store.observe().await.unwrap().groups;
     let fault = |seen: &Result<_, GroupFault>| match seen {
         Err(GroupFault::Heartbeats { sqlstate, .. }) => sqlstate.clone(),
         Err(GroupFault::NoLease { .. }) | Ok(_) => panic!("should not be readable"),
@@ -187,7 +187,7 @@ async fn a_table_that_a_migration_has_locked_does_not_blind_the_others() {
     let mut store = ready(&postgres, &[locked, group("free", &["equity"])]).await;
     let migration = postgres.client().await;
     migration.batch_execute("BEGIN; LOCK TABLE other").await.unwrap();
-    let seen = store.observe().await.unwrap();
+    let seen = store.observe().await.unwrap().groups;
     let fault = seen[0].as_ref().unwrap_err();
     assert!(
         matches!(fault, GroupFault::Heartbeats { sqlstate, .. } if sqlstate == "55P03"),
@@ -202,11 +202,23 @@ async fn a_group_without_a_lease_asks_for_setup() {
     let known = group("known", &["equity"]);
     ready(&postgres, std::slice::from_ref(&known)).await;
     let mut store = node(&postgres, "bravo", &[group("new", &["equity"]), known]);
-    let seen = store.observe().await.unwrap();
+    let seen = store.observe().await.unwrap().groups;
     let fault = seen[0].as_ref().unwrap_err();
     assert_eq!(*fault, GroupFault::NoLease { group: "new".to_owned() });
     assert!(fault.to_string().contains("understudy setup"));
     assert!(seen[1].is_ok());
+}
+
+#[tokio::test]
+async fn a_reload_changes_the_groups_and_keeps_the_connection() {
+    let postgres = Postgres::start().await;
+    let groups = [group("trading", &["equity"]), group("other", &["crypto"])];
+    let mut store = ready(&postgres, &groups).await;
+    let before = look(&mut store).await;
+    store.watch(&groups[1..]);
+    let after = store.observe().await.unwrap();
+    assert_eq!(after.groups.len(), 1);
+    assert_eq!(after.groups[0].as_ref().unwrap().store, before.store);
 }
 
 #[tokio::test]
@@ -335,7 +347,7 @@ async fn a_thousand_groups_are_one_statement() {
     let statements = || postgres.log().matches("execute <unnamed>").count();
     let before = statements();
     let began = BootTime::now();
-    let seen = store.observe().await.unwrap();
+    let seen = store.observe().await.unwrap().groups;
     let took = BootTime::now().since(began);
     eventually("the log", async || statements() > before).await;
     assert_eq!(statements() - before, 1);

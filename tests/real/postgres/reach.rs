@@ -8,7 +8,7 @@ use understudy::config::settings::{self, Host, Tls};
 use understudy::time::BootTime;
 
 use super::{automatic, look, open, ready};
-use crate::support::postgres::{Postgres, eventually, group};
+use crate::support::postgres::{PgBouncer, Postgres, eventually, group};
 
 /// How much longer than its deadline a call may take on a busy machine.
 const SLACK: Duration = Duration::from_secs(2);
@@ -40,6 +40,31 @@ async fn a_frozen_server_is_given_up_on_in_time() {
     postgres.thaw();
     eventually("the server again", async || store.observe().await.is_ok()).await;
     assert_ne!(look(&mut store).await.store, seen.store);
+}
+
+#[tokio::test]
+async fn a_pooler_whose_server_is_gone_is_given_up_on_in_time() {
+    let mut postgres = Postgres::start().await;
+    let groups = [group("trading", &["equity"])];
+    ready(&postgres, &groups).await;
+    let pooler = PgBouncer::start(&postgres, &["understudy"]).await;
+    let limit = Duration::from_millis(500);
+    let settings = settings::Store {
+        hosts: vec![pooler.host()],
+        connect_timeout: limit,
+        ..postgres.store_as("understudy")
+    };
+    let mut store = Store::new(&settings, "bravo", limit, &groups).unwrap();
+    eventually("a first look", async || store.observe().await.is_ok()).await;
+    postgres.kill();
+    for _ in 0..3 {
+        let began = BootTime::now();
+        let error = store.observe().await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Unreachable, "{error}: {:?}", error.fault());
+        assert!(BootTime::now().since(began) < limit * 2 + SLACK);
+    }
+    postgres.resume().await;
+    eventually("the server again", async || store.observe().await.is_ok()).await;
 }
 
 #[tokio::test]

@@ -172,14 +172,7 @@ async fn the_daemons_role_can_do_its_work_and_nothing_else() {
     let token = take(&mut store, &groups[0], 1).await;
     store.flip(&groups[0], token).await.unwrap();
 
-    let mut config = tokio_postgres::Config::new();
-    config
-        .host_path(postgres.socket_directory())
-        .port(postgres.port())
-        .user("understudy")
-        .dbname("postgres");
-    let (client, connection) = config.connect(tokio_postgres::NoTls).await.unwrap();
-    tokio::spawn(connection);
+    let client = postgres.client_as("understudy").await;
     for forbidden in [
         "UPDATE bot_status SET last_heartbeat = now()",
         "UPDATE bot_status SET bot_name = 'x'",
@@ -218,14 +211,7 @@ async fn an_application_may_check_its_token_and_nothing_else() {
     setup::setup(&postgres.store(), &plan).await.unwrap();
     let token = take(&mut store, &groups[0], 1).await;
 
-    let mut config = tokio_postgres::Config::new();
-    config
-        .host_path(postgres.socket_directory())
-        .port(postgres.port())
-        .user("trader")
-        .dbname("postgres");
-    let (client, connection) = config.connect(tokio_postgres::NoTls).await.unwrap();
-    tokio::spawn(connection);
+    let client = postgres.client_as("trader").await;
     let check = |epoch: u64| {
         format!("SELECT understudy.fence_check('trading', {epoch}, '{}')", token.nonce)
     };
@@ -235,10 +221,44 @@ async fn an_application_may_check_its_token_and_nothing_else() {
         ("SELECT * FROM understudy.fence".to_owned(), "42501"),
         ("SELECT understudy.acquire('{}')".to_owned(), "42501"),
         ("SELECT understudy.identity()".to_owned(), "42501"),
+        ("INSERT INTO understudy.node_role VALUES ('trader', 'bravo')".to_owned(), "42501"),
     ] {
         let error = client.batch_execute(&statement).await.expect_err(&statement);
         assert_eq!(error.code().map(|code| code.code()), Some(code), "{statement}");
     }
+}
+
+#[tokio::test]
+async fn a_node_without_the_group_cannot_write_through_a_role_of_its_own() {
+    let postgres = Postgres::start().await;
+    let groups = [group("trading", &["equity"])];
+    let mut store = ready(&postgres, &groups).await;
+    for node in ["alpha", "bravo"] {
+        postgres.create_role(node).await;
+        postgres
+            .sql(&format!(
+                "GRANT SELECT, UPDATE ON bot_status TO {node};
+                 INSERT INTO understudy.node_role VALUES ('{node}', '{node}')"
+            ))
+            .await;
+    }
+    postgres
+        .sql(
+            "CREATE TRIGGER fence BEFORE INSERT OR UPDATE OR DELETE ON bot_status
+             FOR EACH STATEMENT EXECUTE FUNCTION understudy.fence_by_role('trading')",
+        )
+        .await;
+    let alpha = postgres.client_as("alpha").await;
+    let bravo = postgres.client_as("bravo").await;
+    let beat = "UPDATE bot_status SET last_heartbeat = now(), status = 'PRIMARY'";
+    alpha.batch_execute(beat).await.unwrap();
+    let error = bravo.batch_execute(beat).await.unwrap_err();
+    assert_eq!(error.code().map(|code| code.code()), Some("UF002"));
+    let token = take(&mut store, &groups[0], 1).await;
+    store.flip(&groups[0], token).await.unwrap();
+    bravo.batch_execute(beat).await.unwrap();
+    let error = alpha.batch_execute(beat).await.unwrap_err();
+    assert_eq!(error.code().map(|code| code.code()), Some("UF002"));
 }
 
 #[tokio::test]
@@ -295,7 +315,7 @@ async fn a_check_finds_what_a_failover_would_stumble_over() {
     assert_eq!(
         found.missing_rights,
         [
-            "EXECUTE ON \"understudy\".acquire(jsonb)",
+            "EXECUTE ON \"understudy\".acquire()",
             "INSERT ON \"understudy\".event",
             "UPDATE ON \"understudy\".failover",
         ]

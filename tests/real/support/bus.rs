@@ -47,7 +47,7 @@ impl Container {
     /// A container for one test, which may do to it as it likes. It takes half a second.
     pub fn own() -> Self {
         let testbed = Path::new(env!("CARGO_MANIFEST_DIR")).join("scripts/testbed");
-        let target = Path::new(env!("CARGO_MANIFEST_DIR")).join("target");
+        let target = Path::new(env!("CARGO_BIN_EXE_understudy")).parent().unwrap();
         let output = Command::new(testbed)
             .arg("up")
             .args(["--follow", &std::process::id().to_string()])

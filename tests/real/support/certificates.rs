@@ -1,5 +1,7 @@
 //! A private certificate authority, and a server's certificate signed by it.
 
+#![allow(clippy::expect_used, reason = "a test that cannot have its certificates ends here")]
+
 use std::path::{Path, PathBuf};
 use std::process::Command;
 

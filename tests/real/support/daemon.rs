@@ -425,7 +425,6 @@ impl<'a> Plan<'a> {
         self
     }
 
-
     /// The primary's bots never lived.
     pub fn silent(mut self) -> Self {
         self.beating = false;

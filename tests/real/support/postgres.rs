@@ -156,11 +156,14 @@ impl Postgres {
         self.client_of("postgres").await
     }
 
+    /// A connection as `role`, over the socket.
+    pub async fn client_as(&self, role: &str) -> Client {
+        connect(self.login("postgres").user(role)).await
+    }
+
     /// A connection as superuser to another database.
     pub async fn client_of(&self, database: &str) -> Client {
-        let (client, connection) = self.login(database).connect(NoTls).await.expect("logs in");
-        tokio::spawn(connection);
-        client
+        connect(&self.login(database)).await
     }
 
     /// Runs statements as superuser.
@@ -500,6 +503,17 @@ pub fn group(name: &str, bots: &[&str]) -> Group {
     }
 }
 
+impl Postgres {
+    /// Waits until a session of `role` waits for a lock.
+    pub async fn blocked(&self, role: &str) {
+        let waiting = format!(
+            "SELECT count(*) FROM pg_stat_activity WHERE usename = '{role}' AND wait_event_type = 'Lock'"
+        );
+        eventually("a session to wait for a lock", async || self.value(&waiting).await != "0")
+            .await;
+    }
+}
+
 /// Waits for a condition, and says what it was if it does not come true.
 pub async fn eventually(what: &str, mut holds: impl AsyncFnMut() -> bool) {
     let deadline = BootTime::now() + PATIENCE;
@@ -540,6 +554,12 @@ CREATE TABLE bot_status (
 /// Name of every directory made here, with the process that made it, so that a later run can remove
 /// what a killed one left behind.
 const PREFIX: &str = "understudy-postgres-";
+
+async fn connect(config: &tokio_postgres::Config) -> Client {
+    let (client, connection) = config.connect(NoTls).await.expect("logs in");
+    tokio::spawn(connection);
+    client
+}
 
 fn directory() -> TempDir {
     let directory = tempfile::Builder::new()

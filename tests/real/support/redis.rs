@@ -6,6 +6,8 @@
 //! replica.wait_until_in_sync();
 //! ```
 
+#![allow(clippy::expect_used, reason = "a test that cannot have its server ends here")]
+
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -301,6 +303,45 @@ impl Redis {
             .spawn()
             .expect("redis-server is installed");
         self.child = Some(child);
+    }
+}
+
+/// A Sentinel that watches a server.
+pub struct Sentinel {
+    _dir: TempDir,
+    child: Child,
+}
+
+impl Sentinel {
+    /// Starts one.
+    pub fn watch(server: &Redis) -> Self {
+        let dir = tempfile::tempdir().expect("temporary directory");
+        let lines = format!(
+            "port {}\nbind 127.0.0.1\nlogfile sentinel.log\ndir {}\n\
+             sentinel monitor watched 127.0.0.1 {} 1\n",
+            free_port(),
+            dir.path().display(),
+            server.port
+        );
+        let file = dir.path().join("sentinel.conf");
+        std::fs::write(&file, lines).expect("write sentinel.conf");
+        let child = Command::new("redis-server")
+            .arg(&file)
+            .arg("--sentinel")
+            .current_dir(dir.path())
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .spawn()
+            .expect("redis-server is installed");
+        Self { _dir: dir, child }
+    }
+}
+
+impl Drop for Sentinel {
+    fn drop(&mut self) {
+        // It may have ended already.
+        self.child.kill().ok();
+        self.child.wait().expect("wait for the sentinel");
     }
 }
 

@@ -67,6 +67,13 @@ CREATE TABLE failover (
   UNIQUE (grp, epoch)
 );
 
+-- For applications that cannot be changed: which node a database role belongs to. Filled by whoever
+-- gives each node a role of its own.
+CREATE TABLE node_role (
+  rolname name PRIMARY KEY,
+  node    text NOT NULL
+);
+
 -- Everything that happened, append-only: the daemon's role may insert and read, nothing else.
 CREATE TABLE event (
   id       bigint      PRIMARY KEY GENERATED ALWAYS AS IDENTITY,
@@ -220,8 +227,10 @@ END $$;
 
 -- Takes the group for a node: a compare-and-swap on the lease that also asks everything which may have
 -- changed since the caller looked. Attempt, history, event and alert are written in the same commit.
--- Rows are locked in the order lease, control, cooldown, heartbeats, fence: nothing here waits for a
--- lock that someone else takes earlier.
+--
+-- Rows are locked in the order lease, control, cooldown, fence, heartbeats, as everyone else does who
+-- locks two of them, and in the mode of an UPDATE, which lets foreign keys be checked meanwhile: without
+-- that, a hold and a takeover could each wait for the other. Whatever a request does not say refuses it.
 CREATE FUNCTION acquire(request jsonb) RETURNS jsonb
 LANGUAGE plpgsql SET lock_timeout = '1500ms' AS $$
 DECLARE
@@ -239,31 +248,27 @@ DECLARE
   latch     boolean := false;
   e         bigint;
 BEGIN
-  SELECT * INTO l FROM @schema@.lease WHERE grp = g FOR UPDATE;
+  SELECT * INTO l FROM @schema@.lease WHERE grp = g FOR NO KEY UPDATE;
   IF NOT FOUND THEN
     RETURN '{"outcome": "no_such_group"}';
   END IF;
-  SELECT * INTO c FROM @schema@.control  WHERE grp = g FOR UPDATE;
+  SELECT * INTO c FROM @schema@.control  WHERE grp = g FOR NO KEY UPDATE;
   IF NOT FOUND THEN
     RETURN '{"outcome": "no_such_group"}';
   END IF;
-  SELECT * INTO d FROM @schema@.cooldown WHERE grp = g FOR UPDATE;
+  SELECT * INTO d FROM @schema@.cooldown WHERE grp = g FOR NO KEY UPDATE;
   IF NOT FOUND THEN
     RETURN '{"outcome": "no_such_group"}';
   END IF;
-  -- Not earlier: the waits above count towards the age of the evidence.
   ts := clock_timestamp();
 
   IF l.holder = me AND l.nonce = n THEN
     RETURN jsonb_build_object('outcome', 'already', 'epoch', l.epoch);
   END IF;
-  IF l.epoch <> (request->>'expected_epoch')::bigint OR l.seq <> (request->>'expected_seq')::bigint
+  IF l.epoch IS DISTINCT FROM (request->>'expected_epoch')::bigint
+     OR l.seq IS DISTINCT FROM (request->>'expected_seq')::bigint
      OR l.nonce IS DISTINCT FROM (request->>'expected_nonce')::uuid THEN
     RETURN jsonb_build_object('outcome', 'changed', 'epoch', l.epoch, 'holder', l.holder);
-  END IF;
-  age_us := (extract(epoch FROM ts) * 1000000)::bigint - (request->>'seen_at')::bigint;
-  IF age_us < 0 OR age_us > (request->>'max_age_ms')::bigint * 1000 THEN
-    RETURN jsonb_build_object('outcome', 'stale_request', 'age_ms', age_us / 1000);
   END IF;
   IF c.held_by IS NOT NULL AND (c.held_until IS NULL OR c.held_until > ts) THEN
     RETURN jsonb_build_object('outcome', 'held', 'by', c.held_by, 'reason', c.held_reason);
@@ -278,10 +283,23 @@ BEGIN
       UPDATE @schema@.cooldown SET last_at = ts WHERE grp = g;
       d.last_at := ts;
     END IF;
-    IF ts - d.last_at < (request->>'cooldown_ms')::bigint * interval '1 millisecond' THEN
+    IF d.last_at IS NOT NULL
+       AND (ts - d.last_at >= (request->>'cooldown_ms')::bigint * interval '1 millisecond') IS NOT TRUE THEN
       RETURN jsonb_build_object('outcome', 'cooldown', 'left_ms', (request->>'cooldown_ms')::bigint
         - (extract(epoch FROM ts - d.last_at) * 1000)::bigint);
     END IF;
+  END IF;
+
+  -- Waits for transactions that checked the old token and have not ended yet. The time that takes, as
+  -- that of the waits above, counts towards the age of the evidence.
+  PERFORM 1 FROM @schema@.fence WHERE grp = g FOR NO KEY UPDATE;
+  IF NOT FOUND THEN
+    RETURN '{"outcome": "no_such_group"}';
+  END IF;
+  ts := clock_timestamp();
+  age_us := (extract(epoch FROM ts) * 1000000)::bigint - (request->>'seen_at')::bigint;
+  IF (age_us BETWEEN 0 AND (request->>'max_age_ms')::bigint * 1000) IS NOT TRUE THEN
+    RETURN jsonb_build_object('outcome', 'stale_request', 'age_ms', age_us / 1000);
   END IF;
   look := @schema@.last_look(request->'mapping', request->'heartbeats', automatic);
   IF look IS NOT NULL THEN
@@ -289,11 +307,7 @@ BEGIN
   END IF;
 
   e := greatest(l.epoch, (request->>'min_epoch')::bigint) + 1;
-  -- Waits for transactions that checked the old token and have not ended yet.
   UPDATE @schema@.fence SET epoch = e, holder = me, nonce = n WHERE grp = g;
-  IF NOT FOUND THEN
-    RETURN '{"outcome": "no_such_group"}';
-  END IF;
   UPDATE @schema@.lease SET epoch = e, holder = me, nonce = n, seq = 0, changed_at = ts WHERE grp = g;
   UPDATE @schema@.failover SET status = 'superseded', ended_at = ts WHERE grp = g AND status = 'running';
   IF automatic THEN
@@ -316,7 +330,7 @@ BEGIN
     VALUES ((request->>'alert_id')::uuid, g, e, me, request->>'alert_severity',
             request->'alert_body' || jsonb_build_object('epoch', e));
   RETURN jsonb_build_object('outcome', 'acquired', 'epoch', e);
-EXCEPTION WHEN lock_not_available THEN
+EXCEPTION WHEN lock_not_available OR deadlock_detected OR serialization_failure THEN
   RETURN '{"outcome": "busy"}';
 END $$;
 
@@ -355,4 +369,24 @@ BEGIN
   IF NOT FOUND THEN
     RAISE EXCEPTION 'understudy: epoch % of group % is not current', e, g USING ERRCODE = 'UF001';
   END IF;
+END $$;
+
+-- For applications that cannot be changed, as a trigger on their tables:
+--   CREATE TRIGGER fence BEFORE INSERT OR UPDATE OR DELETE ON orders
+--     FOR EACH STATEMENT EXECUTE FUNCTION understudy.fence_by_role('group');
+-- A role of a node that does not have the group cannot write; roles of no node are not fenced.
+CREATE FUNCTION fence_by_role() RETURNS trigger
+LANGUAGE plpgsql SECURITY DEFINER SET search_path FROM CURRENT AS $$
+DECLARE
+  who text;
+BEGIN
+  SELECT node INTO who FROM node_role WHERE rolname = session_user;
+  IF NOT FOUND THEN
+    RETURN NULL;
+  END IF;
+  PERFORM 1 FROM fence WHERE grp = TG_ARGV[0] AND holder = who FOR SHARE;
+  IF NOT FOUND THEN
+    RAISE EXCEPTION 'understudy: node % does not have group %', who, TG_ARGV[0] USING ERRCODE = 'UF002';
+  END IF;
+  RETURN NULL;
 END $$;
