@@ -2,6 +2,7 @@
 
 mod alerts;
 mod config;
+mod daemon;
 mod hook;
 mod postgres;
 mod redis;

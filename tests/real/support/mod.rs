@@ -3,6 +3,7 @@
 
 pub mod bus;
 pub mod certificates;
+pub mod daemon;
 pub mod http;
 pub mod postgres;
 pub mod redis;

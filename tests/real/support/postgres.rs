@@ -524,7 +524,8 @@ pub async fn eventually(what: &str, mut holds: impl AsyncFnMut() -> bool) {
     }
 }
 
-const BOT_STATUS: &str = "
+/// Makes the heartbeat table as the original has it.
+pub const BOT_STATUS: &str = "
 CREATE TABLE bot_status (
   id text PRIMARY KEY,
   bot_name text UNIQUE NOT NULL,

@@ -1,0 +1,288 @@
+//! Something breaks in the middle of a takeover. Never silence, never a second copy, and once the
+//! cause is gone it completes by itself.
+
+use std::fs;
+use std::time::Duration;
+
+use super::{LONG, WINDOW};
+use crate::support::daemon::{Gate, Scene, Standby, comes_true, until};
+
+/// A standby whose takeover has the lease and waits at the gate.
+fn at_the_gate(scene: &Scene, gate: &Gate) -> Standby {
+    let standby = gate.in_plan(scene.standby()).watching();
+    scene.silence(&standby);
+    gate.wait_until_reached();
+    assert_eq!(scene.epoch(&standby), 1);
+    standby
+}
+
+/// Degraded at a step, with a critical notice that names it.
+fn is_stuck_at(standby: &Standby, step: &str, words: &str) {
+    let group = standby.wait_for_state("degraded");
+    let takeover = group.takeover.unwrap();
+    assert_eq!(takeover.step.as_deref(), Some(step), "{takeover:?}");
+    assert!(takeover.fault.unwrap().contains(words), "{}", group.summary);
+    assert!(standby.has_logged(&["ERROR", "is stuck at", words]));
+    standby.notified.wait_for("STATUS=trading: DEGRADED");
+}
+
+#[test]
+fn the_store_freezes_right_after_the_lease_was_acquired() {
+    let mut scene = Scene::new();
+    let gate = Gate::closed();
+    let standby = at_the_gate(&scene, &gate);
+    scene.postgres.freeze();
+    gate.open();
+    is_stuck_at(&standby, "flip", "did not answer");
+    assert!(standby.bots.iter().all(|bot| standby.starts(bot) == 0), "before the rows are set");
+    scene.postgres.thaw();
+    standby.wait_until_active();
+    scene.assert_taken_over(&standby, 1);
+}
+
+#[test]
+fn the_store_is_restarted_right_after_the_lease_was_acquired() {
+    let mut scene = Scene::new();
+    let gate = Gate::closed();
+    let standby = at_the_gate(&scene, &gate);
+    scene.postgres.kill();
+    gate.open();
+    scene.resume_store();
+    standby.wait_until_active();
+    scene.assert_taken_over(&standby, 1);
+}
+
+#[test]
+fn the_replica_freezes_right_before_it_is_promoted() {
+    let scene = Scene::new();
+    let gate = Gate::closed();
+    let standby = at_the_gate(&scene, &gate);
+    standby.redis().freeze();
+    gate.open();
+    is_stuck_at(&standby, "promote", "did not answer");
+    assert!(standby.bots.iter().all(|bot| standby.starts(bot) == 0), "before Redis is promoted");
+    standby.redis().thaw();
+    standby.wait_until_active();
+    scene.assert_taken_over(&standby, 1);
+}
+
+#[test]
+fn the_fence_fails_and_nothing_else_is_done() {
+    let scene = Scene::new();
+    let mut standby = scene.standby().ready();
+    let flag = standby.path("power-is-off").display().to_string();
+    let fence = ["/usr/bin/test".to_owned(), "-e".to_owned(), flag.clone()];
+    standby.configure("group.fence.command", fence.to_vec());
+    standby.start();
+    standby.wait_until_watching();
+    scene.silence(&standby);
+    is_stuck_at(&standby, "fence", "the old primary may be alive");
+    assert_eq!(standby.redis().role(), "slave");
+    assert!(standby.bots.iter().all(|bot| standby.starts(bot) == 0));
+    fs::write(flag, "").unwrap();
+    standby.wait_until_active();
+    scene.assert_taken_over(&standby, 1);
+}
+
+#[test]
+fn a_unit_fails_when_it_is_started() {
+    let scene = Scene::new();
+    let standby = scene.standby().watching();
+    standby.break_unit("crypto", true);
+    scene.silence(&standby);
+    is_stuck_at(&standby, "start", &standby.units[1].name());
+    assert_eq!(standby.starts("equity"), 1, "the other one runs");
+    standby.break_unit("crypto", false);
+    standby.wait_until_active();
+    scene.assert_taken_over(&standby, 1);
+}
+
+#[test]
+fn a_person_does_not_want_to_wait_for_the_next_attempt() {
+    let scene = Scene::new();
+    let standby = scene.standby().watching();
+    standby.break_unit("crypto", true);
+    scene.silence(&standby);
+    is_stuck_at(&standby, "start", &standby.units[1].name());
+    standby.break_unit("crypto", false);
+    standby.run(&["failover", "--yes"]).assert_code(0);
+    scene.assert_taken_over(&standby, 1);
+}
+
+#[test]
+fn the_units_run_and_no_heartbeat_comes() {
+    let scene = Scene::new();
+    let standby = scene.standby().set("group.heartbeat_deadline", "2s").watching();
+    // The one bot's heartbeats go nowhere.
+    scene.sql(
+        "CREATE FUNCTION swallow() RETURNS trigger LANGUAGE plpgsql AS
+           'BEGIN NEW.last_heartbeat := OLD.last_heartbeat; RETURN NEW; END';
+         CREATE TRIGGER swallow BEFORE UPDATE ON bot_status FOR EACH ROW
+           WHEN (NEW.bot_name = 'crypto') EXECUTE FUNCTION swallow()",
+    );
+    is_stuck_at(&standby, "beat", "crypto");
+    scene.sql("DROP TRIGGER swallow ON bot_status");
+    standby.wait_until_active();
+    assert_eq!(scene.failovers(&standby), 1);
+}
+
+#[test]
+fn redis_cannot_write_its_configuration() {
+    let scene = Scene::new();
+    let standby = scene.standby().watching();
+    // A directory where the file should be, which not even root can write.
+    let file = standby.redis().config_file();
+    fs::remove_file(&file).unwrap();
+    fs::create_dir(&file).unwrap();
+    scene.silence(&standby);
+    standby.wait_until_active();
+    standby.wait_for_log(&["WARN", "persisted=false"]);
+    assert_eq!(standby.redis().role(), "master");
+    assert_eq!((scene.epoch(&standby), scene.failovers(&standby)), (1, 1));
+}
+
+/// What another node does when it acquires the lease.
+fn another_node_takes_it(scene: &Scene) {
+    scene.sql(
+        "BEGIN;
+         UPDATE understudy.lease SET epoch = epoch + 1, holder = 'delta', nonce = gen_random_uuid(),
+           seq = 0, changed_at = clock_timestamp();
+         UPDATE understudy.fence f SET epoch = l.epoch, holder = l.holder, nonce = l.nonce
+           FROM understudy.lease l WHERE l.grp = f.grp;
+         COMMIT",
+    );
+}
+
+fn has_let_go(scene: &Scene, standby: &Standby) {
+    standby.wait_for_log(&["ERROR", "delta has the group now (epoch 2)"]);
+    standby.wait_for_state("standby");
+    for unit in &standby.units {
+        assert_eq!(unit.property("ActiveState"), "inactive");
+    }
+    // It watches the other node's bots from now on.
+    scene.revive(standby);
+    standby.wait_for("the heartbeats of the other node to be seen", |group| {
+        group.state == "standby" && group.verdict == "fresh" && group.epoch == Some(2)
+    });
+    standby.stays_quiet_for(WINDOW);
+    assert_eq!(scene.epoch(standby), 2);
+}
+
+#[test]
+fn another_node_takes_the_lease_while_this_one_is_active() {
+    let scene = Scene::new();
+    let standby = scene.standby().watching();
+    scene.silence(&standby);
+    standby.wait_until_active();
+    another_node_takes_it(&scene);
+    has_let_go(&scene, &standby);
+}
+
+#[test]
+fn another_node_takes_the_lease_while_this_one_takes_over() {
+    let scene = Scene::new();
+    let gate = Gate::closed();
+    let standby = at_the_gate(&scene, &gate);
+    another_node_takes_it(&scene);
+    standby.wait_for_log(&["ERROR", "delta has the group now (epoch 2)"]);
+    gate.open();
+    has_let_go(&scene, &standby);
+    assert!(standby.bots.iter().all(|bot| standby.starts(bot) == 0));
+    assert_eq!(standby.redis().role(), "slave");
+}
+
+#[test]
+fn another_node_takes_the_lease_and_a_unit_does_not_want_to_stop() {
+    let scene = Scene::new();
+    let lines = "KillSignal=SIGWINCH\nTimeoutStopSec=infinity\nSendSIGKILL=no";
+    let standby = scene.standby().unit_lines(lines).watching();
+    scene.silence(&standby);
+    standby.wait_until_active();
+    another_node_takes_it(&scene);
+    has_let_go(&scene, &standby);
+}
+
+#[test]
+fn the_store_was_restored_from_a_backup_of_before_the_takeover() {
+    let scene = Scene::new();
+    let standby = scene.standby().watching();
+    scene.silence(&standby);
+    standby.wait_until_active();
+    scene.sql(
+        "BEGIN;
+         UPDATE understudy.lease SET epoch = 0, holder = 'alpha', nonce = NULL, seq = 0;
+         UPDATE understudy.fence SET epoch = 0, holder = 'alpha', nonce = NULL;
+         DELETE FROM understudy.event; DELETE FROM understudy.failover;
+         COMMIT",
+    );
+    let group = standby.wait_for("it to be seen", |group| {
+        group.unknown_because.as_deref().is_some_and(|why| why.contains("the store went back"))
+    });
+    assert_eq!(group.state, "active");
+    let moved = comes_true(LONG, || standby.group().state != "active");
+    assert!(!moved, "{:?}", standby.group());
+    assert!(standby.bots.iter().all(|bot| standby.starts(bot) == 1));
+    assert_eq!(scene.epoch(&standby), 0);
+}
+
+#[test]
+fn the_active_node_goes_silent() {
+    let scene = Scene::new();
+    let standby = scene.standby().watching();
+    scene.silence(&standby);
+    standby.wait_until_active();
+    standby.units[0].systemctl(&["stop"]);
+    standby.wait_for_log(&["this node has the group, and it is silent", "equity"]);
+    assert!(standby.group().summary.contains("SILENT"));
+    let moved = comes_true(WINDOW, || standby.group().state != "active");
+    assert!(!moved, "{:?}", standby.group());
+    standby.units[0].systemctl(&["start"]);
+    standby.wait_for_log(&["the heartbeats from this node are back"]);
+    assert_eq!((scene.epoch(&standby), scene.failovers(&standby)), (1, 1));
+}
+
+#[test]
+fn the_daemon_is_asked_to_end_in_the_middle_of_a_takeover() {
+    let scene = Scene::new();
+    let gate = Gate::closed();
+    let mut standby = at_the_gate(&scene, &gate);
+    assert!(standby.terminate().success());
+    gate.open();
+    assert!(standby.has_logged(&["understudy was stopped in the middle of a takeover"]));
+    standby.start();
+    standby.wait_until_active();
+    scene.assert_taken_over(&standby, 1);
+}
+
+#[test]
+fn the_daemon_is_killed_while_it_is_active_and_its_units_run_on() {
+    let scene = Scene::new();
+    let mut standby = scene.standby().watching();
+    scene.silence(&standby);
+    standby.wait_until_active();
+    let pids: Vec<_> = standby.units.iter().map(|unit| unit.main_pid()).collect();
+    standby.kill9();
+    until("the units to have beaten without it", || {
+        scene.value("SELECT max(last_heartbeat) > NOW() - interval '1 second' FROM bot_status") == "t"
+    });
+    standby.start();
+    standby.wait_until_active();
+    standby.wait_for_log(&["this node has the group since epoch 1; its units run"]);
+    assert_eq!(pids, standby.units.iter().map(|unit| unit.main_pid()).collect::<Vec<_>>());
+    scene.assert_taken_over(&standby, 1);
+}
+
+#[test]
+fn the_units_were_stopped_while_the_daemon_was_away() {
+    let scene = Scene::new();
+    let mut standby = scene.standby().watching();
+    scene.silence(&standby);
+    standby.wait_until_active();
+    standby.kill9();
+    standby.units[0].systemctl(&["stop"]);
+    standby.start();
+    standby.wait_until_active();
+    standby.wait_for_log(&["not all of its units are active"]);
+    let moved = comes_true(Duration::from_secs(2), || standby.starts("equity") != 1);
+    assert!(!moved, "a unit that a person has stopped was started");
+}
