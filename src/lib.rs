@@ -1,7 +1,7 @@
 //! understudy: an active-standby failover supervisor with systemd integration.
 //!
-//! See `ARCHITECTURE.md` for the map. In reading order: [`time`] reads the clock, [`engine`] decides
-//! and does nothing else, [`config`] says what it was told, [`adapters`] talk to the world,
+//! See `ARCHITECTURE.md` for the map. In reading order: [`time`] reads the clock, [`engine`]
+//! decides and does nothing else, [`config`] says what it was told, [`adapters`] talk to the world,
 //! [`telemetry`] to people, [`control`] to the command line, [`runtime`] ties them together and
 //! [`cli`] is the front door.
 

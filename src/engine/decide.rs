@@ -28,11 +28,10 @@ impl Engine {
                 Some(why) => self.tell_blocked(why, out),
             },
             State::Interrupted { tenure } => {
-                let beats = (0..self.policy.bots.len())
-                    .any(|bot| self.watch.unchanged_since(bot).is_some_and(|(_, changed)| changed));
-                if beats && !self.told.contested {
+                let epoch = tenure.token.epoch;
+                if self.beat_seen() && !self.told.contested {
                     self.told.contested = true;
-                    out.push(Action::Tell(Notice::Contested { epoch: tenure.token.epoch }));
+                    out.push(Action::Tell(Notice::Contested { epoch }));
                 }
             }
             State::Active { .. } => {
@@ -64,8 +63,8 @@ impl Engine {
         let lease = &observation.lease;
         let (obstacle, text) = if lease.holder.as_deref() == Some(self.policy.node.as_str()) {
             let text = format!(
-                "the lease (epoch {}) names this node, {}, but its state directory knows nothing of \
-                 it: the directory was lost, or two nodes have the same name. After making sure \
+                "the lease (epoch {}) names this node, {}, but its state directory knows nothing \
+                 of it: the directory was lost, or two nodes have the same name. After making sure \
                  which, `understudy failover` takes the group with a new epoch",
                 lease.epoch, self.policy.node
             );
@@ -191,16 +190,18 @@ impl Engine {
     pub(super) fn acquire(&mut self, now: BootTime, cause: Cause, out: &mut Vec<Action>) {
         // Checking is only entered, and only stays, with an observation at hand.
         let Some((_, observation)) = &self.last else { return };
-        let nonce = match self.recalled {
+        let (nonce, progress) = match self.recalled {
             // An earlier question may still be granted: the same nonce makes both the same tenure.
-            Some(Recalled { memory: Memory { nonce, progress: Progress::Asked, .. }, .. }) => nonce,
-            Some(_) | None => {
+            // So it does with a tenure that the store forgot, whose units may still run here: that
+            // must not be forgotten if the answer is no.
+            Some((_, Recalled { memory, .. })) => (memory.nonce, memory.progress),
+            None => {
                 let nonce = self.next_nonce;
                 self.next_nonce = Nonce(nonce.0.wrapping_add(1));
-                nonce
+                (nonce, Progress::Asked)
             }
         };
-        let memory = Memory { nonce, cause, progress: Progress::Asked, max_epoch: self.max_epoch };
+        let memory = Memory { nonce, cause, progress, max_epoch: self.max_epoch };
         let silent_for = (0..self.policy.bots.len())
             .filter_map(|bot| self.watch.unchanged_since(bot))
             .map(|(since, _)| now.since(since))
@@ -224,8 +225,12 @@ impl Engine {
             silent_for,
             memory,
         };
-        self.recalled =
-            Some(Recalled { memory, recent: true, same_boot: true, units_active: false });
+        let recalled = match self.recalled {
+            Some((_, recalled)) => Recalled { memory, ..recalled },
+            None => Recalled { memory, recent: true, same_boot: true, units_active: false },
+        };
+        let recent = recalled.recent || progress == Progress::Asked;
+        self.recalled = Some((now, Recalled { recent, ..recalled }));
         self.go(State::Acquiring { nonce, cause, since: now }, Why::Ready, out);
         out.push(Action::Acquire(question));
     }
@@ -247,11 +252,13 @@ impl Engine {
                 self.max_epoch = self.max_epoch.max(epoch);
                 self.floor = epoch;
                 self.told.refusal = None;
+                self.told.refusals = 0;
                 out.push(Action::Tell(Notice::Acquired { epoch, cause }));
                 let tenure = Tenure {
                     token: Token { epoch, nonce },
                     cause,
                     since,
+                    confirmed: since,
                     steps: Vec::new(),
                     before_start: Vec::new(),
                 };
@@ -259,12 +266,12 @@ impl Engine {
                 self.begin(now, tenure, first, false, Why::Granted, out);
             }
             Answer::RefusedChanged(why) => {
-                self.recalled = None;
+                self.forget_question();
                 self.watch.restart(now);
                 self.refuse(why, Why::Refused, out);
             }
             Answer::Refused(why) => {
-                self.recalled = None;
+                self.forget_question();
                 self.refuse(why, Why::Refused, out);
             }
             // What was asked for stays recalled: if it was granted, a read will say so.
@@ -272,10 +279,22 @@ impl Engine {
         }
     }
 
+    /// What was asked for and refused is nothing to come back to.
+    fn forget_question(&mut self) {
+        self.recalled.take_if(|(_, recalled)| recalled.memory.progress == Progress::Asked);
+    }
+
     pub(super) fn refuse(&mut self, why: String, reason: Why, out: &mut Vec<Action>) {
         self.told.refusal = Some(why.clone());
-        out.push(Action::Tell(Notice::Refused { why }));
+        out.push(Action::Tell(Notice::Refused { why: why.clone() }));
         self.go(State::Standby, reason, out);
+        // Once happens, as when a read and a check took long together; it is tried again. A person
+        // must know if that does not help.
+        self.told.refusals += 1;
+        if self.told.refusals > 1 && self.watch.verdict(&self.policy) == Verdict::Stale {
+            let text = format!("it does not get the lease: {why}. It goes on trying");
+            self.tell_blocked(Blocker { obstacle: Obstacle::Refused, text }, out);
+        }
     }
 
     pub(super) fn failover_asked(
@@ -289,8 +308,7 @@ impl Engine {
             State::Standby => {}
             State::Interrupted { tenure } => {
                 let tenure = tenure.clone();
-                self.resume(now, tenure, Step::Fence, Why::Asked, out);
-                return (true, "going on with the interrupted takeover".to_owned());
+                return self.resume_asked(now, tenure, force, out);
             }
             State::Promoting { attempt: Attempt { next: next @ Next::RetryAt(_), .. }, .. } => {
                 *next = Next::RetryAt(now);
@@ -322,15 +340,14 @@ impl Engine {
         let Some((_, observation)) = &self.last else {
             return refused("the store was not read yet; try again in a moment");
         };
-        if observation.lease.hold.is_some() {
-            let why = self.restraint().map(|hold| hold.text).unwrap_or_default();
-            return (false, format!("{why}; `understudy release` ends the hold"));
+        if let Some(text) = self.held() {
+            return (false, text);
         }
         if !force {
             if let Some((bot, status)) = self.stopped_on_purpose(observation) {
                 let text = format!(
-                    "bot {bot} was stopped on purpose (its status is {status}); starting it here may \
-                     be what nobody wants. If it is, add --force"
+                    "bot {bot} was stopped on purpose (its status is {status}); starting it here \
+                     may be what nobody wants. If it is, add --force"
                 );
                 return (false, text);
             }
@@ -346,5 +363,36 @@ impl Engine {
         self.told.refusal = None;
         self.ask_check(now, Cause::Operator, out);
         (true, "taking over".to_owned())
+    }
+
+    /// Goes on with an interrupted takeover before its window is over.
+    fn resume_asked(
+        &mut self,
+        now: BootTime,
+        tenure: Tenure,
+        force: bool,
+        out: &mut Vec<Action>,
+    ) -> (bool, String) {
+        if let Some(text) = self.held() {
+            return (false, text);
+        }
+        if self.told.contested && !force && self.watch.verdict(&self.policy) != Verdict::Stale {
+            let text = format!(
+                "the bots beat although not all of their units run here: {}. Stop them where they \
+                 run first; if that is done, add --force",
+                self.heartbeat_sentence(now)
+            );
+            return (false, text);
+        }
+        self.resume(now, tenure, Step::Fence, Why::Asked, out);
+        (true, "going on with the interrupted takeover".to_owned())
+    }
+
+    /// Why not even an operator may act now: another one said so.
+    fn held(&self) -> Option<String> {
+        let (_, observation) = self.last.as_ref()?;
+        observation.lease.hold.as_ref()?;
+        let hold = self.restraint()?.text;
+        Some(format!("{hold}; `understudy release` ends the hold"))
     }
 }

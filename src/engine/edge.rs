@@ -1,7 +1,7 @@
 //! Every way from one state to another, with its reason.
 //!
-//! The reason is data: the log, `STATUS=`, the history and `docs/failover.md` say the same sentence.
-//! A test compares this table with the edges that are really taken, both ways.
+//! The reason is data: the log, `STATUS=`, the history and `docs/failover.md` say the same
+//! sentence. A test compares this table with the edges that are really taken, both ways.
 
 use std::fmt;
 
@@ -152,13 +152,11 @@ impl Why {
                 "the lease is this node's, from a completed takeover; adopting what runs"
             }
             Self::Old => {
-                "the lease is this node's, but from a takeover that stopped long ago; somebody else may \
-                 have started the bots since, so a whole window of silence comes first"
+                "the lease is this node's, but from a takeover that stopped long ago; somebody \
+                 else may have started the bots since, so a whole window of silence comes first"
             }
             Self::NobodyElse => "nobody else runs the bots; going on with the takeover",
-            Self::StepFailed => {
-                "a step failed repeatedly; it is tried again while a person was called"
-            }
+            Self::StepFailed => "a step does not succeed; a person was called",
             Self::Mended => "the step succeeded after all; going on",
             Self::Complete => "every bot beats; the takeover is complete",
             Self::Superseded => "a later tenure began elsewhere; the units here must not run",
@@ -172,7 +170,7 @@ const fn edge(from: Kind, to: Kind, why: Why) -> Edge {
 }
 
 /// Every way there is.
-pub const EDGES: [Edge; 25] = [
+pub const EDGES: [Edge; 26] = [
     edge(Kind::Standby, Kind::Checking, Why::Silent),
     edge(Kind::Standby, Kind::Checking, Why::Asked),
     edge(Kind::Standby, Kind::Promoting, Why::Resumed),
@@ -194,6 +192,7 @@ pub const EDGES: [Edge; 25] = [
     edge(Kind::Degraded, Kind::Stopping, Why::Superseded),
     edge(Kind::Active, Kind::Stopping, Why::Superseded),
     edge(Kind::Interrupted, Kind::Stopping, Why::Superseded),
+    edge(Kind::Standby, Kind::Stopping, Why::Superseded),
     edge(Kind::Stopping, Kind::Standby, Why::Stopped),
     edge(Kind::Checking, Kind::Promoting, Why::Resumed),
     edge(Kind::Checking, Kind::Active, Why::Adopted),

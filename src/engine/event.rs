@@ -1,4 +1,5 @@
-//! Everything that can happen to a group, and everything that can be done about it. Both are closed.
+//! Everything that can happen to a group, and everything that can be done about it. Both are
+//! closed.
 
 use std::time::Duration;
 
@@ -202,6 +203,8 @@ pub enum Progress {
     At(Step),
     /// It is complete.
     Complete,
+    /// Another tenure followed, and the units here are stopped.
+    Over,
 }
 
 /// A memory from before a restart, and what can still be said of it.

@@ -6,8 +6,8 @@
 //! which is also the grace that one wants then. Kubernetes' client-go judges its leases likewise
 //! (`observedTime`).
 //!
-//! A window counts from the **reply** to its first read to the **sending** of its last: the value was
-//! certainly there at both instants, so the silence is never overestimated.
+//! A window counts from the **reply** to its first read to the **sending** of its last: the value
+//! was certainly there at both instants, so the silence is never overestimated.
 
 use std::fmt;
 use std::time::Duration;
@@ -74,8 +74,8 @@ impl fmt::Display for Cause {
             Self::TenureChanged(epoch) => write!(f, "the group changed hands (epoch {epoch})"),
             Self::StoreWentBack { seen, now } => write!(
                 f,
-                "the store went back to epoch {now} after {seen} (restored from a backup?); say who \
-                 has the group with `understudy failback` or `understudy failover --force`"
+                "the store went back to epoch {now} after {seen} (restored from a backup?); say \
+                 who has the group with `understudy failback` or `understudy failover --force`"
             ),
             Self::RowMissing(bot) => write!(f, "there is no row for bot {bot}"),
             Self::RowDuplicate(bot, rows) => write!(f, "there are {rows} rows for bot {bot}"),
@@ -150,7 +150,7 @@ impl Watch {
         let mut bots = self.windows.iter();
         let silent = |window: &Window| self.last_sent.since(window.since) >= policy.timeout;
         let stale = if policy.all_bots { bots.all(silent) } else { bots.any(silent) };
-        if stale { Verdict::Stale } else { Verdict::Fresh }
+        if stale && !self.windows.is_empty() { Verdict::Stale } else { Verdict::Fresh }
     }
 
     /// Why nothing is known and since when.
@@ -166,7 +166,8 @@ impl Watch {
         if policy.all_bots { ends.max() } else { ends.min() }
     }
 
-    /// Since when bot number `bot` has had its present heartbeat, and whether it was seen to change.
+    /// Since when bot number `bot` has had its present heartbeat, and whether it was seen to
+    /// change.
     #[must_use]
     pub fn unchanged_since(&self, bot: usize) -> Option<(BootTime, bool)> {
         self.windows.get(bot).map(|window| (window.since, window.changed))
@@ -253,8 +254,8 @@ impl Window {
     }
 }
 
-/// A row that proves nothing makes the whole group unknown, whatever the other rows say: somebody is
-/// at work on the table, or the configuration names the wrong rows.
+/// A row that proves nothing makes the whole group unknown, whatever the other rows say: somebody
+/// is at work on the table, or the configuration names the wrong rows.
 fn fault_in_rows(observation: &Observation, policy: &Policy) -> Option<Cause> {
     observation.bots.iter().zip(&policy.bots).find_map(|(bot, name)| match bot {
         Bot::Missing => Some(Cause::RowMissing(name.clone())),

@@ -1,5 +1,5 @@
-//! The pure core: observations in, actions out. No clock, no I/O, no randomness and no logging; time
-//! is an argument, and an error of the outside world is an event like any other.
+//! The pure core: observations in, actions out. No clock, no I/O, no randomness and no logging;
+//! time is an argument, and an error of the outside world is an event like any other.
 //!
 //! ```text
 //!                     silence / operator          nothing found
@@ -15,8 +15,10 @@
 //!                                                                  Active ◄─────────┘
 //! ```
 //!
-//! One [`Engine`] serves one group on one node. The supervisor reads the store for all groups with one
-//! statement, hands each engine its part, and does what the engines say.
+//! One [`Engine`] serves one group on one node. The supervisor reads the store for all groups with
+//! one statement, hands each engine its part, and does what the engines say.
+//!
+//! Not drawn: a tenure that ended while nobody was here leads from Standby to Stopping.
 //!
 //! To add a state: a variant of `State`, of [`edge::Kind`], its ways in [`edge::EDGES`]; the
 //! compiler then asks for the rest.
@@ -59,8 +61,10 @@ pub struct Engine {
     last: Option<(BootTime, Observation)>,
     /// The turn before this one; a long pause between two turns voids the window.
     last_turn: BootTime,
-    /// From before a restart, or of a lease that was asked for without an answer.
-    recalled: Option<Recalled>,
+    /// From before a restart, or of a lease that was asked for without an answer; and since when.
+    recalled: Option<(BootTime, Recalled)>,
+    /// When the last read ended, well or not.
+    read_at: BootTime,
     /// Nonces are this, counted up: the engine has no randomness of its own.
     next_nonce: Nonce,
     /// Highest epoch ever seen; a new one is above it.
@@ -97,6 +101,8 @@ enum State {
     },
     Stopping {
         retry_at: Option<BootTime>,
+        /// To be put on disk when the units are stopped.
+        over: Memory,
     },
 }
 
@@ -107,6 +113,9 @@ struct Tenure {
     cause: Cause,
     /// When the lease was asked for, or the tenure was found after a restart.
     since: BootTime,
+    /// The lease was ours at this time or later: when the question or the read was sent that said
+    /// so.
+    confirmed: BootTime,
     steps: Vec<(Step, Duration)>,
     /// The heartbeats before the units were started; another value is the new primary's.
     before_start: Vec<String>,
@@ -130,6 +139,8 @@ struct Attempt {
 enum Next {
     /// The answer of the executor.
     Answer,
+    /// A read that says that the lease is still ours.
+    Lease,
     /// This instant: try again.
     RetryAt(BootTime),
     /// Heartbeats; or this instant, if there is one, after which a person is called.
@@ -158,6 +169,8 @@ struct Told {
     restrained: bool,
     /// Why the last takeover did not begin.
     refusal: Option<String>,
+    /// How often in a row the lease was asked for in vain.
+    refusals: u32,
 }
 
 /// Kinds of reason not to act on silence.
@@ -170,6 +183,7 @@ enum Obstacle {
     AlertOnly,
     Cooldown,
     NotReady,
+    Refused,
 }
 
 /// A reason not to act on silence.
@@ -198,7 +212,10 @@ impl Engine {
             last_turn: now,
             max_epoch: recalled.map_or(Epoch(0), |recalled| recalled.memory.max_epoch),
             floor: recalled.map_or(Epoch(0), |recalled| recalled.memory.max_epoch),
-            recalled,
+            recalled: recalled
+                .filter(|recalled| recalled.memory.progress != Progress::Over)
+                .map(|recalled| (now, recalled)),
+            read_at: now,
             next_nonce: first_nonce,
             check: Check { asked: false, next_at: now, found: None },
             told: Told::default(),
@@ -217,9 +234,11 @@ impl Engine {
         match event {
             Event::Wake => {}
             Event::Observed { sent, observation } => {
+                self.read_at = now;
                 self.observed(now, sent, observation, &mut out);
             }
             Event::ObserveFailed { fault } => {
+                self.read_at = now;
                 self.lose(now, liveness::Cause::ReadFailed(fault), &mut out);
                 self.call_off(&mut out);
             }
@@ -242,6 +261,7 @@ impl Engine {
     pub fn apply(&mut self, now: BootTime, policy: Policy) {
         if policy.bots != self.policy.bots {
             self.watch = Watch::new(now);
+            self.last = None;
         }
         self.policy = policy;
     }
@@ -257,25 +277,23 @@ impl Engine {
             State::Promoting { attempt, .. } => match attempt.next {
                 Next::RetryAt(at) => Some(at),
                 Next::Beats(at) => at,
-                Next::Answer => None,
+                Next::Answer | Next::Lease => None,
             },
-            State::Stopping { retry_at } => *retry_at,
+            State::Stopping { retry_at, .. } => *retry_at,
             State::Standby => (!self.check.asked).then_some(self.check.next_at),
             State::Checking { .. }
             | State::Acquiring { .. }
             | State::Active { .. }
             | State::Interrupted { .. } => None,
         };
-        [blind_at, state_at]
-            .into_iter()
-            .flatten()
-            .min()
-            .unwrap_or(self.last_turn + self.policy.max_gap)
+        // A longer sleep would look like a standstill.
+        let awake_at = self.last_turn + self.policy.max_gap;
+        [blind_at, state_at].into_iter().flatten().fold(awake_at, BootTime::min)
     }
 
     /// When this group wants the store read, if before the next read by the interval: at the very
-    /// instant at which the heartbeats would become stale, and often while a takeover waits for the
-    /// first ones.
+    /// instant at which the heartbeats would become stale, and often while a takeover waits for a
+    /// read.
     #[must_use]
     pub fn wants_read_at(&self) -> Option<BootTime> {
         match &self.state {
@@ -283,9 +301,10 @@ impl Engine {
                 Verdict::Fresh => self.watch.stale_at(&self.policy),
                 Verdict::Stale | Verdict::Unknown(_) => None,
             },
-            State::Promoting { attempt: Attempt { next: Next::Beats(_), .. }, .. } => {
-                self.last.as_ref().map(|(at, _)| *at + BEAT_EVERY)
-            }
+            State::Promoting {
+                attempt: Attempt { next: Next::Beats(_) | Next::Lease, .. },
+                ..
+            } => Some(self.read_at + BEAT_EVERY),
             State::Checking { .. }
             | State::Acquiring { .. }
             | State::Promoting { .. }
@@ -316,6 +335,16 @@ impl Engine {
         observation: Observation,
         out: &mut Vec<Action>,
     ) {
+        if self.tenure().is_some_and(|tenure| sent < tenure.since) {
+            // It was on its way when the lease was asked for, and knows nothing of it.
+            return;
+        }
+        if observation.bots.len() != self.policy.bots.len() {
+            let fault = "what was read is for another list of bots".to_owned();
+            self.lose(now, liveness::Cause::ReadFailed(fault), out);
+            self.call_off(out);
+            return;
+        }
         let epoch = observation.lease.epoch;
         let before = self.last.as_ref().map(|(_, last)| last.lease.epoch);
         // A new tenure after the store went back is a person's word on who has the group.
@@ -330,7 +359,10 @@ impl Engine {
         }
         self.floor = epoch;
         self.max_epoch = self.max_epoch.max(epoch);
-        if let Some(cause) = self.watch.observed(now, sent, &observation, &self.policy) {
+        let ours = self.tenure().is_some_and(|tenure| tenure.token.epoch == epoch);
+        if let Some(cause) = self.watch.observed(now, sent, &observation, &self.policy)
+            && !(ours && matches!(cause, liveness::Cause::TenureChanged(_)))
+        {
             out.push(Action::Tell(Notice::WindowRestarted { cause: cause.to_string() }));
         }
         let restrained = observation.lease.hold.is_some()
@@ -339,13 +371,33 @@ impl Engine {
         if self.told.restrained && !restrained {
             // What piled up meanwhile must not fire the moment that the last restraint ends.
             self.watch.restart(now);
+            let cause = "nothing holds understudy back any more".to_owned();
+            out.push(Action::Tell(Notice::WindowRestarted { cause }));
         }
         self.told.restrained = restrained;
         self.last = Some((now, observation));
         self.tell_sight(out);
-        self.follow_lease(now, out);
+        self.follow_lease(now, sent, out);
         self.consider(now, out);
         self.see_beats(now, out);
+    }
+
+    /// Whether a bot beat within the present window.
+    fn beat_seen(&self) -> bool {
+        (0..self.policy.bots.len())
+            .any(|bot| self.watch.unchanged_since(bot).is_some_and(|(_, changed)| changed))
+    }
+
+    fn tenure(&self) -> Option<&Tenure> {
+        match &self.state {
+            State::Promoting { tenure, .. }
+            | State::Active { tenure }
+            | State::Interrupted { tenure } => Some(tenure),
+            State::Standby
+            | State::Checking { .. }
+            | State::Acquiring { .. }
+            | State::Stopping { .. } => None,
+        }
     }
 
     /// Nothing is known any more.
@@ -368,11 +420,13 @@ impl Engine {
                 return;
             }
             Verdict::Fresh => {
-                if self.told.stale {
+                // After a window that only started again nothing is back.
+                if self.told.stale && self.beat_seen() {
                     out.push(Action::Tell(Notice::Fresh));
                 }
                 self.told.stale = false;
                 self.told.blocked = None;
+                self.told.refusals = 0;
             }
             Verdict::Stale => {
                 if !self.told.stale && matches!(self.state, State::Standby) {
@@ -392,35 +446,44 @@ impl Engine {
     }
 
     /// Whose lease is it? A lease of ours that we do not live by is taken up; one that we lived by
-    /// and that went to a later tenure ends ours.
-    fn follow_lease(&mut self, now: BootTime, out: &mut Vec<Action>) {
+    /// and that went elsewhere ends our tenure, also if it went while this process was away.
+    fn follow_lease(&mut self, now: BootTime, sent: BootTime, out: &mut Vec<Action>) {
         let Some((_, observation)) = &self.last else { return };
         let lease = &observation.lease;
+        let (epoch, nonce) = (lease.epoch, lease.nonce);
         let held_here = lease.holder.as_deref() == Some(self.policy.node.as_str());
-        match &self.state {
-            State::Standby | State::Checking { .. } => {
-                if let Some(recalled) = self.recalled
-                    && held_here
-                    && lease.nonce == Some(recalled.memory.nonce)
+        let by = lease.holder.clone().unwrap_or_else(|| "nobody".to_owned());
+        // A late reply may show a lease of ours that is gone already, but never a later tenure.
+        let late = now.since(sent) > self.policy.reply_timeout;
+        match &mut self.state {
+            State::Standby | State::Checking { .. } if !late => {
+                let Some((at, recalled)) = self.recalled else { return };
+                let memory = recalled.memory;
+                if held_here && nonce == Some(memory.nonce) {
+                    self.take_up(now, sent, at, recalled, epoch, out);
+                } else if !held_here
+                    && memory.progress != Progress::Asked
+                    && self.kind() == Kind::Standby
                 {
-                    let epoch = lease.epoch;
-                    self.take_up(now, recalled, epoch, out);
+                    let memory = Memory { progress: Progress::Over, ..memory };
+                    self.give_up(memory.max_epoch, (epoch, by), memory, out);
                 }
             }
             State::Promoting { tenure, .. }
             | State::Active { tenure }
             | State::Interrupted { tenure } => {
-                let ours =
-                    lease.nonce == Some(tenure.token.nonce) && lease.epoch == tenure.token.epoch;
-                if !ours && lease.epoch > tenure.token.epoch {
-                    let by = lease.holder.clone().unwrap_or_else(|| "nobody".to_owned());
-                    let notice =
-                        Notice::Superseded { epoch: tenure.token.epoch, by_epoch: lease.epoch, by };
-                    out.push(Action::Tell(notice));
-                    self.go(State::Stopping { retry_at: None }, Why::Superseded, out);
-                    out.push(Action::StopUnits { deadline: STOP_DEADLINE });
+                // Not only a later epoch: after a restore, ours may have been granted once more.
+                if nonce != Some(tenure.token.nonce) || epoch != tenure.token.epoch {
+                    let ours = tenure.token.epoch;
+                    let tenure = tenure.clone();
+                    let memory = self.memory(&tenure, Progress::Over);
+                    self.give_up(ours, (epoch, by), memory, out);
+                } else if !late {
+                    tenure.confirmed = tenure.confirmed.max(sent);
+                    self.try_again(now, out);
                 }
             }
+            State::Standby | State::Checking { .. } => {}
             // The answer of the store is on its way.
             State::Acquiring { .. } => {}
             // Nothing here is in the name of a lease.
@@ -439,12 +502,10 @@ impl Engine {
         }
         match &mut self.state {
             State::Standby if now >= self.check.next_at => self.start_check(now, out),
-            State::Promoting { tenure, attempt, .. } => match attempt.next {
+            State::Promoting { attempt, .. } => match attempt.next {
                 Next::RetryAt(at) if now >= at => {
-                    attempt.next = Next::Answer;
-                    let (token, step, again) = (tenure.token, attempt.step, attempt.again);
-                    let deadline = self.policy.deadline(step);
-                    out.push(Action::Run { token, step, again, deadline });
+                    attempt.next = Next::Lease;
+                    self.try_again(now, out);
                 }
                 Next::Beats(Some(at)) if now >= at => {
                     // There is nothing to try again: it goes on waiting.
@@ -453,15 +514,15 @@ impl Engine {
                     let missing = self.missing_beats();
                     self.degrade(
                         format!(
-                            "no heartbeat of {missing} within {waited} although the units run; look \
-                             at their logs"
+                            "no heartbeat of {missing} within {waited} although the units run; \
+                             look at their logs"
                         ),
                         out,
                     );
                 }
-                Next::RetryAt(_) | Next::Beats(_) | Next::Answer => {}
+                Next::RetryAt(_) | Next::Beats(_) | Next::Answer | Next::Lease => {}
             },
-            State::Stopping { retry_at } if retry_at.is_some_and(|at| now >= at) => {
+            State::Stopping { retry_at, .. } if retry_at.is_some_and(|at| now >= at) => {
                 *retry_at = None;
                 out.push(Action::StopUnits { deadline: STOP_DEADLINE });
             }
@@ -479,6 +540,16 @@ impl Engine {
         self.state = state;
         let edge = Edge { from, to: self.kind(), why };
         debug_assert!(edge::EDGES.contains(&edge), "{edge} is not in the table");
+        match edge.to {
+            Kind::Active => self.told.active_silent = false,
+            Kind::Interrupted => self.told.contested = false,
+            Kind::Standby
+            | Kind::Checking
+            | Kind::Acquiring
+            | Kind::Promoting
+            | Kind::Degraded
+            | Kind::Stopping => {}
+        }
         out.push(Action::Moved(edge));
     }
 

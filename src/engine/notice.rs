@@ -7,6 +7,7 @@ use super::event::Cause;
 use super::liveness::seconds;
 use super::observation::Epoch;
 use super::plan::Step;
+use super::policy::RETRY_DEGRADED;
 
 /// Something a person may want to know.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -298,10 +299,7 @@ impl Notice {
             },
             Self::Refused { why } => format!("did not get the lease: {why}"),
             Self::Resumed { epoch, step } => {
-                format!(
-                    "going on with the takeover of epoch {epoch} after a restart, at: {}",
-                    step.doing()
-                )
+                format!("going on with the takeover of epoch {epoch} at: {}", step.doing())
             }
             Self::Adopted { epoch, units_active: true } => {
                 format!("this node has the group since epoch {epoch}; its units run")
@@ -314,9 +312,9 @@ impl Notice {
             ),
             Self::Contested { epoch } => format!(
                 "this node holds the lease (epoch {epoch}) of a takeover that was interrupted, but \
-                 the bots beat and their units do not run here: somebody started them elsewhere. \
-                 Understudy does nothing. If they should run there, say so with `understudy \
-                 failback`; if here, stop them there and then `understudy failover`"
+                 the bots beat and not all of their units run here: somebody started them \
+                 elsewhere. Understudy does nothing. If they should run there, say so with \
+                 `understudy failback`; if here, stop them there and then `understudy failover`"
             ),
             Self::StepDone { step, took, .. } => {
                 format!("{} done in {}: {}", step, seconds(*took), step.promise())
@@ -325,22 +323,8 @@ impl Notice {
             Self::StepFailed { step, attempts, fault, .. } => {
                 format!("{step} failed (attempt {attempts}): {fault}")
             }
-            Self::Degraded { epoch, step, fault } => format!(
-                "the takeover (epoch {epoch}) is stuck at {}: {fault}. It is tried again every {} s; \
-                 the lease is kept and nothing is rolled back",
-                step.doing(),
-                super::policy::RETRY_DEGRADED.as_secs()
-            ),
-            Self::Completed { epoch, took, steps } => {
-                let steps: Vec<_> =
-                    steps.iter().map(|(step, took)| format!("{step} {}", seconds(*took))).collect();
-                format!(
-                    "failover completed: this node has the group (epoch {epoch}), {} from the \
-                     decision to the first heartbeats ({})",
-                    seconds(*took),
-                    steps.join(", ")
-                )
-            }
+            Self::Degraded { epoch, step, fault } => degraded(*epoch, *step, fault),
+            Self::Completed { epoch, took, steps } => completed(*epoch, *took, steps),
             Self::Superseded { epoch, by_epoch, by } => format!(
                 "{by} has the group now (epoch {by_epoch}); our tenure (epoch {epoch}) is over and \
                  the units here are being stopped"
@@ -356,4 +340,29 @@ impl Notice {
             Self::ActiveBeats => "the heartbeats from this node are back".to_owned(),
         }
     }
+}
+
+fn degraded(epoch: Epoch, step: Step, fault: &str) -> String {
+    let then = match step {
+        Step::Beat => "Understudy goes on waiting".to_owned(),
+        Step::Fence | Step::Promote | Step::Persist | Step::Flip | Step::Publish | Step::Start => {
+            format!("It is tried again every {}", seconds(RETRY_DEGRADED))
+        }
+    };
+    format!(
+        "the takeover (epoch {epoch}) is stuck at {}: {fault}. {then}; the lease is kept and \
+         nothing is rolled back",
+        step.doing()
+    )
+}
+
+fn completed(epoch: Epoch, took: Duration, steps: &[(Step, Duration)]) -> String {
+    let steps: Vec<_> =
+        steps.iter().map(|(step, took)| format!("{step} {}", seconds(*took))).collect();
+    format!(
+        "failover completed: this node has the group (epoch {epoch}), {} from the decision to the \
+         first heartbeats ({})",
+        seconds(took),
+        steps.join(", ")
+    )
 }

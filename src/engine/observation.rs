@@ -44,9 +44,9 @@ pub struct Token {
 
 /// Which store answered. Two observations can belong to one window only if these are equal.
 ///
-/// The adapter puts into it whatever changes when the server is another one or started again: system
-/// identifier, timeline, start of the postmaster, uuid of our schema, and the number of our own
-/// connection.
+/// The adapter puts into it whatever changes when the server is another one or started again:
+/// system identifier, timeline, start of the postmaster, uuid of our schema, and the number of our
+/// own connection.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StoreIdentity(pub String);
 

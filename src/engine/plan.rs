@@ -6,8 +6,8 @@
 
 use std::fmt;
 
-/// A step of a takeover, after the lease was acquired. The order of the variants is the order of the
-/// steps.
+/// A step of a takeover, after the lease was acquired. The order of the variants is the order of
+/// the steps.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Step {
     /// Make sure that the old primary is dead.
@@ -82,7 +82,8 @@ impl Step {
             Self::Flip => "every row of the group's bots has the status of a primary",
             Self::Publish => "the environment file of the group has this tenure's epoch and nonce",
             Self::Start => {
-                "every unit is active, and stayed so with the same main process through the settle time"
+                "every unit is active, and stayed so with the same main process through the settle \
+                 time"
             }
             Self::Beat => "every bot wrote a heartbeat after its unit was started",
         }

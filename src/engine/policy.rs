@@ -13,8 +13,8 @@ pub const EVIDENCE_MAX_AGE: Duration = Duration::from_millis(2_500);
 /// still good after it.
 pub const CHECK_DEADLINE: Duration = Duration::from_millis(1_500);
 
-/// How often a standby checks that it could take over, and samples the lag of its data: often enough
-/// that the last sample before a primary's death says something about the data at its death.
+/// How often a standby checks that it could take over, and samples the lag of its data: often
+/// enough that the last sample before a primary's death says something about the data at its death.
 pub const CHECK_EVERY: Duration = Duration::from_secs(10);
 
 /// How often the store is read while the first heartbeat of a new primary is awaited.
@@ -27,8 +27,8 @@ pub const ATTEMPTS_BEFORE_DEGRADED: u32 = 3;
 /// Pause before the second attempt of a step; it doubles with each one.
 pub const RETRY_FIRST: Duration = Duration::from_millis(500);
 
-/// Pause between the attempts of a degraded failover: a person has been called and may be at work, so
-/// not too often; the remedy may be quick, so not too seldom.
+/// Pause between the attempts of a degraded failover: a person has been called and may be at work,
+/// so not too often; the remedy may be quick, so not too seldom.
 pub const RETRY_DEGRADED: Duration = Duration::from_secs(15);
 
 /// How long units may take to stop when another node has taken the group.

@@ -157,6 +157,10 @@ impl Engine {
                 (None, Next::RetryAt(_)) => {
                     format!("taking over: {} failed, trying again", attempt.step)
                 }
+                (None, Next::Lease) => format!(
+                    "taking over: the store must say that the lease is still this node's before {}",
+                    attempt.step.doing()
+                ),
                 (None, Next::Answer | Next::Beats(_)) => {
                     format!("taking over: {}", attempt.step.doing())
                 }

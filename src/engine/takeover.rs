@@ -2,11 +2,11 @@
 //! elsewhere.
 
 use super::edge::{Kind, Why};
-use super::event::{Action, Outcome, Progress, Recalled};
+use super::event::{Action, Memory, Outcome, Progress, Recalled};
 use super::notice::Notice;
 use super::observation::{Epoch, Token};
 use super::plan::Step;
-use super::policy::{ATTEMPTS_BEFORE_DEGRADED, RETRY_DEGRADED, RETRY_FIRST};
+use super::policy::{ATTEMPTS_BEFORE_DEGRADED, RETRY_DEGRADED, RETRY_FIRST, STOP_DEADLINE};
 use super::{Attempt, Engine, Next, State, Tenure};
 use crate::time::BootTime;
 
@@ -15,16 +15,21 @@ impl Engine {
     pub(super) fn take_up(
         &mut self,
         now: BootTime,
+        sent: BootTime,
+        recalled_at: BootTime,
         recalled: Recalled,
         epoch: Epoch,
         out: &mut Vec<Action>,
     ) {
         self.recalled = None;
         let Recalled { memory, recent, same_boot, units_active } = recalled;
+        // It may have taken the store long to say so.
+        let recent = recent && now.since(recalled_at) < self.policy.timeout;
         let tenure = Tenure {
             token: Token { epoch, nonce: memory.nonce },
             cause: memory.cause,
-            since: now,
+            since: sent,
+            confirmed: sent,
             steps: Vec::new(),
             before_start: Vec::new(),
         };
@@ -33,13 +38,13 @@ impl Engine {
                 out.push(Action::Tell(Notice::Adopted { epoch, units_active }));
                 self.go(State::Active { tenure }, Why::Adopted, out);
             }
-            Progress::At(step) if recent || (step > Step::Start && units_active) => {
+            Progress::At(step) if recent || (step >= Step::Start && units_active) => {
                 self.resume(now, tenure, step, Why::Resumed, out);
             }
             Progress::Asked if recent => {
                 self.resume(now, tenure, Step::Fence, Why::Resumed, out);
             }
-            Progress::Asked | Progress::At(_) | Progress::Complete => {
+            Progress::Asked | Progress::At(_) | Progress::Complete | Progress::Over => {
                 self.watch.restart(now);
                 self.go(State::Interrupted { tenure }, Why::Old, out);
             }
@@ -64,20 +69,22 @@ impl Engine {
     pub(super) fn begin(
         &mut self,
         now: BootTime,
-        mut tenure: Tenure,
+        tenure: Tenure,
         step: Step,
         again: bool,
         why: Why,
         out: &mut Vec<Action>,
     ) {
-        if step == Step::Start {
-            tenure.before_start = self.watch.values().map(str::to_owned).collect();
-        }
         out.push(Action::Remember(self.memory(&tenure, Progress::At(step))));
-        let token = tenure.token;
-        let deadline = self.policy.deadline(step);
-        let next =
-            if step == Step::Beat { Next::Beats(Some(now + deadline)) } else { Next::Answer };
+        let next = match step {
+            Step::Beat => Next::Beats(Some(now + self.policy.deadline(step))),
+            Step::Fence
+            | Step::Promote
+            | Step::Persist
+            | Step::Flip
+            | Step::Publish
+            | Step::Start => Next::Lease,
+        };
         let attempt = Attempt { step, since: now, failed: 0, again, next };
         let state = State::Promoting { tenure, attempt, fault: None };
         if self.kind() == Kind::Promoting {
@@ -85,9 +92,45 @@ impl Engine {
         } else {
             self.go(state, why, out);
         }
-        if step != Step::Beat {
-            out.push(Action::Run { token, step, again, deadline });
+        self.try_again(now, out);
+    }
+
+    /// Makes the attempt that waits for the lease, if the lease is certainly ours. If that was not
+    /// seen for a whole window, as after a suspend, another node may have taken it meanwhile, and
+    /// the next read decides.
+    pub(super) fn try_again(&mut self, now: BootTime, out: &mut Vec<Action>) {
+        let State::Promoting { tenure, attempt, .. } = &mut self.state else { return };
+        if attempt.next != Next::Lease || now.since(tenure.confirmed) >= self.policy.timeout {
+            return;
         }
+        let planned = self.policy.at_or_after(attempt.step).unwrap_or(Step::Beat);
+        if planned != attempt.step {
+            // The plan lost this step when the configuration was loaded again.
+            let tenure = tenure.clone();
+            self.begin(now, tenure, planned, false, Why::Mended, out);
+            return;
+        }
+        attempt.next = Next::Answer;
+        if attempt.step == Step::Start {
+            tenure.before_start = self.watch.values().map(str::to_owned).collect();
+        }
+        let (token, step, again) = (tenure.token, attempt.step, attempt.again);
+        let deadline = self.policy.deadline(step);
+        out.push(Action::Run { token, step, again, deadline });
+    }
+
+    /// Our tenure is over: nothing of it may run any more.
+    pub(super) fn give_up(
+        &mut self,
+        epoch: Epoch,
+        (by_epoch, by): (Epoch, String),
+        over: Memory,
+        out: &mut Vec<Action>,
+    ) {
+        self.recalled = None;
+        out.push(Action::Tell(Notice::Superseded { epoch, by_epoch, by }));
+        self.go(State::Stopping { retry_at: None, over }, Why::Superseded, out);
+        out.push(Action::StopUnits { deadline: STOP_DEADLINE });
     }
 
     pub(super) fn step_ended(
@@ -186,9 +229,10 @@ impl Engine {
         fault: Option<String>,
         out: &mut Vec<Action>,
     ) {
-        let State::Stopping { retry_at } = &mut self.state else { return };
+        let State::Stopping { retry_at: retry_at @ None, over } = &mut self.state else { return };
         match fault {
             None => {
+                out.push(Action::Remember(*over));
                 out.push(Action::Tell(Notice::UnitsStopped));
                 self.watch.restart(now);
                 self.go(State::Standby, Why::Stopped, out);

@@ -86,6 +86,7 @@ enum StoredProgress {
     Asked,
     At(String),
     Complete,
+    Over,
 }
 
 /// A memory that was read back, and when it was written.
@@ -122,6 +123,7 @@ pub fn write_memory(
             Progress::Asked => StoredProgress::Asked,
             Progress::At(step) => StoredProgress::At(step.name().to_owned()),
             Progress::Complete => StoredProgress::Complete,
+            Progress::Over => StoredProgress::Over,
         },
         max_epoch: memory.max_epoch.0,
     };
@@ -159,6 +161,7 @@ pub fn read_memory(
         // A step of a later version: from the first one on is always right, as steps can be repeated.
         StoredProgress::At(name) => Progress::At(Step::from_name(&name).unwrap_or(Step::Fence)),
         StoredProgress::Complete => Progress::Complete,
+        StoredProgress::Over => Progress::Over,
     };
     let memory = Memory {
         nonce: Nonce(stored.nonce.as_u128()),
@@ -280,7 +283,9 @@ mod tests {
     #[test]
     fn a_memory_comes_back_as_it_was() {
         let dir = tempfile::tempdir().unwrap();
-        for progress in [Progress::Asked, Progress::At(Step::Flip), Progress::Complete] {
+        for progress in
+            [Progress::Asked, Progress::At(Step::Flip), Progress::Complete, Progress::Over]
+        {
             write_memory(dir.path(), "b", "trading", &memory(progress)).unwrap();
             let read = read_memory(dir.path(), "b", "trading").unwrap().unwrap();
             assert_eq!(read.memory, memory(progress));

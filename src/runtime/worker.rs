@@ -452,6 +452,7 @@ fn progress_name(memory: &Memory) -> &'static str {
         Progress::Asked => "acquire",
         Progress::At(step) => step.name(),
         Progress::Complete => "complete",
+        Progress::Over => "over",
     }
 }
 
