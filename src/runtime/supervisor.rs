@@ -30,7 +30,7 @@ use crate::control::protocol::{self, Request, Response, Status};
 use crate::control::{self, Exchange};
 use crate::engine::Engine;
 use crate::engine::edge::Kind;
-use crate::engine::event::{Action, Command, Event, Recalled};
+use crate::engine::event::{Action, Cause, Command, Event, Recalled};
 use crate::engine::notice::Notice;
 use crate::engine::observation::{Nonce, Token};
 use crate::engine::plan::Step;
@@ -47,6 +47,12 @@ const SHUTDOWN_MAX: Duration = Duration::from_secs(3);
 
 /// How long the units may take to say whether they are active when the process starts.
 const RECALL_MAX: Duration = Duration::from_secs(3);
+
+/// How often Redis and the units of a group that this node has are looked at, for people.
+const LOOK_EVERY: Duration = Duration::from_secs(10);
+
+/// How long such a look may take.
+const LOOK_MAX: Duration = Duration::from_millis(1_500);
 
 /// The daemon.
 pub struct Supervisor {
@@ -84,6 +90,8 @@ struct Watched {
     units: Vec<protocol::Unit>,
     tenure: Option<Tenure>,
     asked_by: Option<(String, String)>,
+    /// When the next look is due while this node has the group.
+    look_at: BootTime,
 }
 
 /// The tenure that steps are recorded for.
@@ -194,6 +202,11 @@ impl Supervisor {
     fn wake(&mut self, now: BootTime) {
         for index in 0..self.groups.len() {
             self.feed(now, index, Event::Wake);
+            let group = &mut self.groups[index];
+            if group.engine.kind() == Kind::Active && group.look_at <= now {
+                group.look_at = now + LOOK_EVERY;
+                self.order(index, Order::Look { deadline: LOOK_MAX });
+            }
         }
         let due = self.reads.next(self.wanted()).is_some_and(|at| at <= now);
         if due {
@@ -347,6 +360,13 @@ impl Supervisor {
             now.since(start).saturating_sub(took)
         };
         let token = group.tenure.as_ref().map(|tenure| tenure.token);
+        if let (Notice::Acquired { cause: Cause::Automatic, .. }, Some(stale_at)) =
+            (notice, group.engine.stale_at())
+        {
+            let late = now.since(stale_at).as_millis();
+            let text = format!("the lease was granted {late} ms after the silence was long enough");
+            self.teller.remark(&group.name, &text);
+        }
         let entry = match notice {
             Notice::Acquired { .. } => Some(Entry::SpoolAlerts),
             Notice::StepDone { step, took, .. } => {
@@ -493,7 +513,8 @@ impl Supervisor {
         tokio::spawn(worker.run(orders_in));
         let name = group.name.clone();
         let (redis, units, tenure, asked_by) = (None, Vec::new(), None, None);
-        Ok(Watched { id, name, engine, orders, redis, units, tenure, asked_by })
+        let look_at = BootTime::ZERO;
+        Ok(Watched { id, name, engine, orders, redis, units, tenure, asked_by, look_at })
     }
 
     async fn recall(

@@ -42,6 +42,11 @@ pub enum Order {
         /// How long that may take.
         deadline: Duration,
     },
+    /// How are Redis and the units? For people only.
+    Look {
+        /// How long that may take.
+        deadline: Duration,
+    },
     /// Ask for the lease.
     Acquire {
         /// With this evidence.
@@ -153,6 +158,10 @@ impl Worker {
             Order::Check { deadline } => {
                 let problems = self.check(deadline).await;
                 self.report(Report::Event(Event::Checked { problems })).await;
+            }
+            Order::Look { deadline } => {
+                // What keeps a standby from taking over says nothing about a node that has.
+                let _problems = self.check(deadline).await;
             }
             Order::Acquire { question, asked_by } => {
                 let nonce = question.nonce;

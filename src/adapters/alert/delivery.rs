@@ -76,6 +76,13 @@ impl Sender {
         }
     }
 
+    /// Why nothing can ever be delivered, as far as can be told without trying.
+    pub(super) fn hopeless(&self) -> Option<String> {
+        match self {
+            Self::Webhook(webhook) => webhook.hopeless(),
+        }
+    }
+
     async fn send(&self, letter: &Letter, deadline: Duration) -> Verdict {
         let attempt = async {
             match self {

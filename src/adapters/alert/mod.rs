@@ -50,6 +50,17 @@ const REPORTS_MAX: usize = 256;
 /// what could have ended well.
 const CLOSE_MAX: Duration = Duration::from_secs(5);
 
+/// Finds out, without sending anything, whether a channel could be used as it is configured.
+///
+/// # Errors
+/// If it could not.
+pub fn rehearse(channel: &Channel) -> Result<(), AlertError> {
+    match Sender::new(channel)?.hopeless() {
+        None => Ok(()),
+        Some(what) => Err(AlertError::Channel { channel: channel.name.clone(), what }),
+    }
+}
+
 /// Something that people should know.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(into = "Wire", try_from = "Wire")]
