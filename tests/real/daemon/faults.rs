@@ -263,7 +263,8 @@ fn the_daemon_is_killed_while_it_is_active_and_its_units_run_on() {
     let pids: Vec<_> = standby.units.iter().map(|unit| unit.main_pid()).collect();
     standby.kill9();
     until("the units to have beaten without it", || {
-        scene.value("SELECT max(last_heartbeat) > NOW() - interval '1 second' FROM bot_status") == "t"
+        scene.value("SELECT max(last_heartbeat) > NOW() - interval '1 second' FROM bot_status")
+            == "t"
     });
     standby.start();
     standby.wait_until_active();

@@ -102,8 +102,11 @@ fn the_file_is_empty_or_missing_or_garbage_or_says_things_twice() {
     fs::write(&file, format!("{good}\n[group.trading]\nbots = [\"x\"]\n")).unwrap();
     configuration_is_refused(&standby, &["understudy.toml:", "trading"]);
 
-    fs::write(&file, format!("{good}\n[group.other]\nbots = [\"equity\"]\nunits = [\"x.service\"]\n"))
-        .unwrap();
+    fs::write(
+        &file,
+        format!("{good}\n[group.other]\nbots = [\"equity\"]\nunits = [\"x.service\"]\n"),
+    )
+    .unwrap();
     configuration_is_refused(&standby, &["understudy.toml:", "equity"]);
     scene_has_no_schema(&scene);
 }
@@ -141,7 +144,10 @@ fn the_store_cannot_be_reached() {
     standby.stays_quiet_for(TIMEOUT);
     let status = standby.run(&["status"]);
     status.assert_code(0).assert_says(&nowhere);
-    standby.run(&["failover", "--yes", "--force"]).assert_code(1).assert_says("no lease can be had");
+    standby
+        .run(&["failover", "--yes", "--force"])
+        .assert_code(1)
+        .assert_says("no lease can be had");
     assert!(standby.runs());
     scene.assert_untouched(&standby);
 }
@@ -399,7 +405,8 @@ fn no_password_is_ever_shown() {
     standby.wait_until_active();
     say(&standby);
     scene.sql("ALTER ROLE understudy PASSWORD 'changed'");
-    scene.sql("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = 'understudy'");
+    scene
+        .sql("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = 'understudy'");
     standby.redis().run::<String>("CONFIG SET requirepass changed");
     standby.wait_for_log(&["password authentication failed"]);
     say(&standby);
@@ -417,7 +424,8 @@ fn no_password_is_ever_shown() {
         }
     }
     for table in ["failover", "event", "alert", "lease", "control"] {
-        let rows = format!("SELECT coalesce(string_agg(t::text, ''), '') FROM understudy.{table} t");
+        let rows =
+            format!("SELECT coalesce(string_agg(t::text, ''), '') FROM understudy.{table} t");
         said += &scene.value(&rows);
     }
     assert!(said.len() > 10_000, "that was not everything");
