@@ -388,6 +388,12 @@ impl Engine {
             .any(|bot| self.watch.unchanged_since(bot).is_some_and(|(_, changed)| changed))
     }
 
+    /// The lease that this node acts by, and since when: for the history.
+    #[must_use]
+    pub fn lease(&self) -> Option<(Token, BootTime)> {
+        self.tenure().map(|tenure| (tenure.token, tenure.since))
+    }
+
     fn tenure(&self) -> Option<&Tenure> {
         match &self.state {
             State::Promoting { tenure, .. }

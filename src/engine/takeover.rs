@@ -165,11 +165,8 @@ impl Engine {
                     self.degrade(text, out);
                 }
             }
-            Outcome::DoneBut(text) => {
-                out.push(Action::Tell(Notice::StepWarning { epoch, step: ended, text }));
-                self.step_done(now, out);
-            }
-            Outcome::Done => self.step_done(now, out),
+            Outcome::DoneBut(text) => self.step_done(now, Some(text), out),
+            Outcome::Done => self.step_done(now, None, out),
         }
     }
 
@@ -186,12 +183,21 @@ impl Engine {
         out.push(Action::Tell(notice));
     }
 
-    pub(super) fn step_done(&mut self, now: BootTime, out: &mut Vec<Action>) {
+    /// A step has ended, well or with a `warning` instead of its promise.
+    pub(super) fn step_done(
+        &mut self,
+        now: BootTime,
+        warning: Option<String>,
+        out: &mut Vec<Action>,
+    ) {
         let State::Promoting { tenure, attempt, .. } = &self.state else { return };
         let (mut tenure, step, took) = (tenure.clone(), attempt.step, now.since(attempt.since));
         tenure.steps.push((step, took));
         let epoch = tenure.token.epoch;
-        out.push(Action::Tell(Notice::StepDone { epoch, step, took }));
+        out.push(Action::Tell(match warning {
+            None => Notice::StepDone { epoch, step, took },
+            Some(text) => Notice::StepWarning { epoch, step, took, text },
+        }));
         if let Some(next) = self.policy.after(step) {
             self.begin(now, tenure, next, false, Why::Mended, out);
         } else {
@@ -219,7 +225,7 @@ impl Engine {
         };
         let known = self.watch.values().next().is_some();
         if known && self.watch.values().enumerate().all(beats) {
-            self.step_done(now, out);
+            self.step_done(now, None, out);
         }
     }
 

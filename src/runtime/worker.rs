@@ -4,6 +4,7 @@
 //! order to stop the units ends whatever is under way, as they must not be started any more.
 
 use std::collections::VecDeque;
+use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,7 +17,7 @@ use super::files;
 use crate::adapters::hook;
 use crate::adapters::postgres::Store;
 use crate::adapters::postgres::tenure::{self, AcquireKind, AcquireOutcome, NewAlert};
-use crate::adapters::redis::{Persisted, Redis, gate};
+use crate::adapters::redis::{Persisted, Redis, RedisError, gate};
 use crate::adapters::systemd::Systemd;
 use crate::config::settings::{Group, Settings, Severity};
 use crate::control::protocol::Unit;
@@ -39,6 +40,11 @@ pub type SharedStore = Arc<Mutex<Store>>;
 pub enum Order {
     /// Could this node run the group?
     Check {
+        /// How long that may take.
+        deadline: Duration,
+    },
+    /// How are the units and Redis? For `status`, where no engine asks.
+    Look {
         /// How long that may take.
         deadline: Duration,
     },
@@ -68,7 +74,37 @@ pub enum Order {
         deadline: Duration,
     },
     /// Go on with another configuration.
-    Reload(Arc<Settings>, Box<Group>),
+    Reload(Box<Equipment>),
+}
+
+/// What a worker works with. It is made before a configuration is applied, so that one which cannot
+/// be used is refused whole.
+pub struct Equipment {
+    settings: Arc<Settings>,
+    group: Group,
+    store: SharedStore,
+    redis: Option<Redis>,
+}
+
+impl Equipment {
+    /// Does no I/O but to read certificate authorities.
+    ///
+    /// # Errors
+    /// If the group's Redis cannot be used as configured.
+    pub fn new(
+        settings: Arc<Settings>,
+        group: Group,
+        store: SharedStore,
+    ) -> Result<Self, RedisError> {
+        let redis = group.redis.as_ref().map(Redis::new).transpose()?;
+        Ok(Self { settings, group, store, redis })
+    }
+}
+
+impl fmt::Debug for Equipment {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Equipment").field("group", &self.group.name).finish_non_exhaustive()
+    }
 }
 
 /// What a worker reports.
@@ -106,20 +142,15 @@ pub struct Worker {
 
 impl Worker {
     /// A worker for group number `index`.
-    ///
-    /// # Errors
-    /// If the group's Redis cannot be used as configured, such as for a certificate authority that
-    /// cannot be read.
+    #[must_use]
     pub fn new(
         index: usize,
-        settings: Arc<Settings>,
-        group: Group,
-        store: SharedStore,
+        equipment: Equipment,
         systemd: Systemd,
         reports: mpsc::Sender<(usize, Report)>,
-    ) -> anyhow::Result<Self> {
-        let redis = group.redis.as_ref().map(Redis::new).transpose()?;
-        Ok(Self { index, settings, group, store, redis, systemd, reports })
+    ) -> Self {
+        let Equipment { settings, group, store, redis } = equipment;
+        Self { index, settings, group, store, redis, systemd, reports }
     }
 
     /// Works until the supervisor is gone.
@@ -154,6 +185,10 @@ impl Worker {
                 let problems = self.check(deadline).await;
                 self.report(Report::Event(Event::Checked { problems })).await;
             }
+            Order::Look { deadline } => {
+                // What stands in the way of a takeover says nothing where there was one.
+                let _problems = self.check(deadline).await;
+            }
             Order::Acquire { question, asked_by } => {
                 let nonce = question.nonce;
                 let answer = self.acquire(*question, asked_by).await;
@@ -182,16 +217,19 @@ impl Worker {
                 let fault = stopped.err().map(|error| chain(&error));
                 self.report(Report::Event(Event::UnitsStopped { fault })).await;
             }
-            Order::Reload(settings, group) => {
-                let redis = group.redis.as_ref().map(Redis::new).transpose();
-                match redis {
-                    Ok(redis) => self.redis = redis,
-                    Err(error) => self.remark(format!("redis: {}", chain(&error))).await,
-                }
-                self.settings = settings;
-                self.group = *group;
-            }
+            Order::Reload(equipment) => self.reload(*equipment),
         }
+    }
+
+    fn reload(&mut self, equipment: Equipment) {
+        let Equipment { settings, group, store, redis } = equipment;
+        // The present one knows the last lag, which a dead primary cannot tell any more.
+        if group.redis != self.group.redis {
+            self.redis = redis;
+        }
+        self.settings = settings;
+        self.group = group;
+        self.store = store;
     }
 
     // ---- can this node run the group? ----

@@ -68,6 +68,8 @@ fn it_ends_quickly_while_the_store_hangs() {
     let mut standby = scene.standby().set("store.connect_timeout", "30s").watching();
     scene.postgres.freeze();
     standby.wait_for("it to be noticed", |group| group.verdict == "unknown");
+    // The next attempt to read is under way by then, and does not end for half a minute.
+    thread::sleep(Duration::from_secs(2));
     let asked = BootTime::now();
     assert!(standby.terminate().success());
     assert!(BootTime::now().since(asked) < QUICKLY);
@@ -119,6 +121,8 @@ fn a_valid_configuration_is_applied_whole() {
     standby.config["group"].as_table_mut().unwrap().insert("second".to_owned(), other.into());
     standby.write_config();
     standby.run(&["setup", "--user", "postgres"]).assert_code(0);
+    // The unit reads the first group's file.
+    std::os::unix::fs::symlink("second.env", standby.environment_file()).unwrap();
     reload(&standby);
     let status = standby.try_status().unwrap();
     assert_eq!(status.configuration_refused, None);
@@ -190,6 +194,8 @@ fn it_is_loaded_again_while_the_store_hangs_and_the_loop_goes_on() {
     let mut standby = scene.standby().set("store.connect_timeout", "30s").watching();
     scene.postgres.freeze();
     standby.wait_for("it to be noticed", |group| group.verdict == "unknown");
+    // The next attempt to read is under way by then, and does not end for half a minute.
+    thread::sleep(Duration::from_secs(2));
     standby.configure("group.cooldown", "6m");
     let asked = BootTime::now();
     reload(&standby);

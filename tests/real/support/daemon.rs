@@ -978,12 +978,6 @@ impl SmallDisk {
         command("mount", &["-t", "tmpfs", "-o", options, "tmpfs", &path.display().to_string()]);
         Self { path: path.to_owned() }
     }
-
-    /// Changes its options.
-    pub fn remount(&self, options: &str) {
-        let options = format!("remount,{options}");
-        command("mount", &["-o", &options, &self.path.display().to_string()]);
-    }
 }
 
 impl Drop for SmallDisk {
