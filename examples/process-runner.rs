@@ -1,7 +1,8 @@
 //! NOT systemd: a stand-in for machines where not even a container can boot one, for the demo only.
 //!
-//! It serves the few calls that understudy makes as `org.freedesktop.systemd1`, on a bus of its own,
-//! and runs units as plain processes: no control groups, no dependencies, no restarts, no security.
+//! It serves the few calls that understudy makes as `org.freedesktop.systemd1`, on a bus of its
+//! own, and runs units as plain processes: no control groups, no dependencies, no restarts, no
+//! security.
 //!
 //! ```toml
 //! "bot.service" = ["/bin/sh", "-c", "set -a; . /run/understudy/bots.env; exec bot equity …"]

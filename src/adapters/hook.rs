@@ -1,7 +1,7 @@
 //! Runs a command of the operator's, such as the one that fences the old primary.
 //!
-//! The command is a stranger: it may hang, fork, flood us or leave its children behind with our pipe
-//! in their hands. It gets no shell, nothing of our environment but what is listed here, and a
+//! The command is a stranger: it may hang, fork, flood us or leave its children behind with our
+//! pipe in their hands. It gets no shell, nothing of our environment but what is listed here, and a
 //! process group of its own, which is killed as a whole at the deadline.
 
 use std::io;
@@ -24,8 +24,8 @@ pub const OUTPUT_MAX_BYTES: usize = 16 * 1024;
 /// children that it left behind could add to it.
 const DRAIN_TIMEOUT: Duration = Duration::from_millis(200);
 
-/// How long a killed command is waited for. Only a process stuck in the kernel, as on a dead network
-/// file system, takes longer than an instant.
+/// How long a killed command is waited for. Only a process stuck in the kernel, as on a dead
+/// network file system, takes longer than an instant.
 const KILL_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Where programs are found, whatever our own environment says.

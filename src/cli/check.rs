@@ -10,7 +10,7 @@ use serde::Serialize;
 use tokio::time::timeout;
 
 use super::{Said, json as print_json};
-use crate::adapters::hook;
+use crate::adapters::{alert, hook};
 use crate::adapters::postgres::Store;
 use crate::adapters::postgres::inspect::{GroupInspection, Heartbeats, Inspection};
 use crate::adapters::redis::{Permitted, Redis, gate};
@@ -138,6 +138,12 @@ async fn node(report: &mut Report, settings: &Settings) {
             "go to the journal only",
             "add a channel: [alert.NAME] with kind = \"webhook\" and url",
         );
+    }
+    for channel in &settings.channels {
+        match alert::rehearse(channel) {
+            Ok(()) => report.ok("alerts", format!("channel {} is ready to send", channel.name)),
+            Err(error) => report.fault("alerts", chain(&error), "correct [alert.NAME]"),
+        }
     }
     match ask(&settings.runtime_dir, &Request::Status).await {
         Ok(Response::Status(status)) => match status.configuration_refused {

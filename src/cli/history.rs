@@ -14,8 +14,13 @@ pub(super) struct Arguments {
     #[arg(long, value_name = "GROUP")]
     group: Option<String>,
     /// How many entries.
-    #[arg(long, value_name = "N", default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    #[arg(long, value_name = "N", default_value_t = 20, value_parser = limit())]
     limit: u32,
+}
+
+/// More than anybody reads, and no more than the database gives without trouble.
+fn limit() -> clap::builder::RangedI64ValueParser<u32> {
+    clap::value_parser!(u32).range(1..=10_000)
 }
 
 pub(super) async fn history(

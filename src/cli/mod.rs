@@ -1,7 +1,8 @@
 //! The command line: one file for each command that is more than a few lines.
 //!
-//! A command returns what it has to say, or an error; printing and exit codes are here and in `main`.
-//! To add one: a variant of `Command` with its help, a file, and its line in `docs/operations.md`.
+//! A command returns what it has to say, or an error; printing and exit codes are here and in
+//! `main`. To add one: a variant of `Command` with its help, a file, and its line in
+//! `docs/operations.md`.
 
 mod check;
 mod failover;

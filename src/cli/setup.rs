@@ -13,7 +13,8 @@ pub(super) struct Arguments {
     /// Print the SQL for a database administrator instead of running it.
     #[arg(long)]
     print: bool,
-    /// Log in as this role, which may create a schema; the daemon's own role need not be allowed to.
+    /// Log in as this role, which may create a schema; the daemon's own role need not be allowed
+    /// to.
     #[arg(long, value_name = "ROLE")]
     user: Option<String>,
     /// File with that role's password.

@@ -11,8 +11,8 @@
 //!     fault      or everything that is wrong, at once
 //! ```
 //!
-//! Reading never stops at a fault: the reader notes it, goes on with the default, and only a reading
-//! without a fault becomes a `Settings`. So nothing is ever half applied.
+//! Reading never stops at a fault: the reader notes it, goes on with the default, and only a
+//! reading without a fault becomes a `Settings`. So nothing is ever half applied.
 //!
 //! A fault names file, line, column and key, says what is wrong and what to do, and never repeats a
 //! text: passwords get written into the wrong key, and faults end up in the journal.

@@ -1,7 +1,8 @@
 //! Takes keys from a table of a [`Document`](super::document::Document), one by one.
 //!
 //! Each key that is asked for becomes known. When its reader is done, whatever is in the table and
-//! was never asked for is an unknown key. So the code that reads a table is the one list of its keys.
+//! was never asked for is an unknown key. So the code that reads a table is the one list of its
+//! keys.
 
 use std::time::Duration;
 
@@ -11,7 +12,8 @@ use super::load::Surroundings;
 use super::secret::{self, Secret};
 use super::values;
 
-/// Longest key that is shown or compared with known ones. Longer ones are a mistake of another kind.
+/// Longest key that is shown or compared with known ones. Longer ones are a mistake of another
+/// kind.
 const KEY_CHARS_MAX: usize = 64;
 
 /// A table while it is read.

@@ -210,9 +210,13 @@ impl Engine {
         let heartbeats = observation
             .bots
             .iter()
-            .map(|bot| match bot {
-                Bot::Beat { value, .. } => Some(value.clone()),
-                Bot::Missing | Bot::Duplicate { .. } | Bot::Null { .. } => None,
+            .enumerate()
+            .map(|(index, bot)| match bot {
+                // A bot that beats is no evidence: it may beat again before the store looks.
+                Bot::Beat { value, .. } if self.watch.is_silent(index, &self.policy) => {
+                    Some(value.clone())
+                }
+                Bot::Beat { .. } | Bot::Missing | Bot::Duplicate { .. } | Bot::Null { .. } => None,
             })
             .collect();
         let question = Acquire {
@@ -254,8 +258,10 @@ impl Engine {
                 self.told.refusal = None;
                 self.told.refusals = 0;
                 out.push(Action::Tell(Notice::Acquired { epoch, cause }));
+                let token = Token { epoch, nonce };
+                self.watch.expect_tenure(token);
                 let tenure = Tenure {
-                    token: Token { epoch, nonce },
+                    token,
                     cause,
                     since,
                     confirmed: since,
@@ -310,8 +316,16 @@ impl Engine {
                 let tenure = tenure.clone();
                 return self.resume_asked(now, tenure, force, out);
             }
-            State::Promoting { attempt: Attempt { next: next @ Next::RetryAt(_), .. }, .. } => {
+            State::Promoting {
+                tenure,
+                attempt: Attempt { next: next @ Next::RetryAt(_), .. },
+                ..
+            } => {
                 *next = Next::RetryAt(now);
+                if force {
+                    // From here on a person answers for it, as for a takeover by order.
+                    tenure.cause = Cause::Operator;
+                }
                 return (true, "trying the failed step again now".to_owned());
             }
             State::Checking { .. } | State::Acquiring { .. } | State::Promoting { .. } => {
@@ -384,6 +398,7 @@ impl Engine {
             );
             return (false, text);
         }
+        let tenure = Tenure { cause: Cause::Operator, ..tenure };
         self.resume(now, tenure, Step::Fence, Why::Asked, out);
         (true, "going on with the interrupted takeover".to_owned())
     }

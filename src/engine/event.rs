@@ -173,7 +173,8 @@ pub struct Acquire {
     pub min_epoch: Epoch,
     /// When the store was read, by its own clock.
     pub seen_at: String,
-    /// The heartbeats must still be these, in the order of the bots.
+    /// The heartbeats that were silent and must still be these, in the order of the bots; `None`
+    /// for a bot that the decision does not rest on.
     pub heartbeats: Vec<Option<String>>,
     /// How long they were silent, for the history.
     pub silent_for: Duration,

@@ -12,7 +12,7 @@
 use std::fmt;
 use std::time::Duration;
 
-use super::observation::{Bot, Epoch, Nonce, Observation, StoreIdentity};
+use super::observation::{Bot, Epoch, Nonce, Observation, StoreIdentity, Token};
 use super::policy::Policy;
 use crate::time::BootTime;
 
@@ -166,6 +166,25 @@ impl Watch {
         if policy.all_bots { ends.max() } else { ends.min() }
     }
 
+    /// Whether bot number `bot` was silent for the whole timeout when last read.
+    #[must_use]
+    pub fn is_silent(&self, bot: usize, policy: &Policy) -> bool {
+        self.windows
+            .get(bot)
+            .is_some_and(|window| self.last_sent.since(window.since) >= policy.timeout)
+    }
+
+    /// Whether a heartbeat changed after `instant`, and not so long ago that it became silent
+    /// again.
+    #[must_use]
+    pub fn beat_after(&self, instant: BootTime, policy: &Policy) -> Option<usize> {
+        (0..self.windows.len()).find(|bot| {
+            self.windows[*bot].changed
+                && self.windows[*bot].since > instant
+                && !self.is_silent(*bot, policy)
+        })
+    }
+
     /// Since when bot number `bot` has had its present heartbeat, and whether it was seen to
     /// change.
     #[must_use]
@@ -230,6 +249,12 @@ impl Watch {
             }
         }
         restarted
+    }
+
+    /// The group is about to change hands, to us: that is no reason for a new window. What beats
+    /// from now on beats in spite of it.
+    pub fn expect_tenure(&mut self, token: Token) {
+        self.tenure = Some((token.epoch, Some(token.nonce), 0));
     }
 
     /// Takes in that nothing is known now; the window starts again with the next good read.

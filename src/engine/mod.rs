@@ -313,6 +313,15 @@ impl Engine {
         }
     }
 
+    /// When the heartbeats became stale, or will if none comes; `None` while nothing is known.
+    #[must_use]
+    pub fn stale_at(&self) -> Option<BootTime> {
+        match self.watch.unknown() {
+            Some(_) => None,
+            None => self.watch.stale_at(&self.policy),
+        }
+    }
+
     /// The state, without what belongs to it.
     #[must_use]
     pub fn kind(&self) -> Kind {

@@ -2,11 +2,13 @@
 //! elsewhere.
 
 use super::edge::{Kind, Why};
-use super::event::{Action, Memory, Outcome, Progress, Recalled};
+use super::event::{Action, Cause, Memory, Outcome, Progress, Recalled};
 use super::notice::Notice;
 use super::observation::{Epoch, Token};
 use super::plan::Step;
-use super::policy::{ATTEMPTS_BEFORE_DEGRADED, RETRY_DEGRADED, RETRY_FIRST, STOP_DEADLINE};
+use super::policy::{
+    ATTEMPTS_BEFORE_DEGRADED, BEAT_EVERY, RETRY_DEGRADED, RETRY_FIRST, STOP_DEADLINE,
+};
 use super::{Attempt, Engine, Next, State, Tenure};
 use crate::time::BootTime;
 
@@ -97,10 +99,14 @@ impl Engine {
 
     /// Makes the attempt that waits for the lease, if the lease is certainly ours. If that was not
     /// seen for a whole window, as after a suspend, another node may have taken it meanwhile, and
-    /// the next read decides.
+    /// the next read decides. Before the units are started, the read must be younger than that: the
+    /// old primary may be back.
     pub(super) fn try_again(&mut self, now: BootTime, out: &mut Vec<Action>) {
         let State::Promoting { tenure, attempt, .. } = &mut self.state else { return };
-        if attempt.next != Next::Lease || now.since(tenure.confirmed) >= self.policy.timeout {
+        let limit = if attempt.step == Step::Start { BEAT_EVERY } else { self.policy.timeout };
+        if attempt.next != Next::Lease
+            || now.since(tenure.confirmed) >= limit.min(self.policy.timeout)
+        {
             return;
         }
         let planned = self.policy.at_or_after(attempt.step).unwrap_or(Step::Beat);
@@ -110,6 +116,17 @@ impl Engine {
             self.begin(now, tenure, planned, false, Why::Mended, out);
             return;
         }
+        // Once the units were told to start here, their own heartbeats are among those that are
+        // seen.
+        if attempt.step == Step::Start
+            && !attempt.again
+            && tenure.cause == Cause::Automatic
+            && let Some(bot) = self.watch.beat_after(tenure.since, &self.policy)
+        {
+            attempt.next = Next::RetryAt(now + RETRY_DEGRADED);
+            self.old_primary_beats(bot, out);
+            return;
+        }
         attempt.next = Next::Answer;
         if attempt.step == Step::Start {
             tenure.before_start = self.watch.values().map(str::to_owned).collect();
@@ -117,6 +134,21 @@ impl Engine {
         let (token, step, again) = (tenure.token, attempt.step, attempt.again);
         let deadline = self.policy.deadline(step);
         out.push(Action::Run { token, step, again, deadline });
+    }
+
+    /// The old primary came back before the units were started here. A second copy is not started
+    /// knowingly; a person decides who goes on.
+    fn old_primary_beats(&mut self, bot: usize, out: &mut Vec<Action>) {
+        let name = self.policy.bots.get(bot).map_or("a bot", String::as_str);
+        self.degrade(
+            format!(
+                "{name} beats again, and not from here, so its units are not started here. If the \
+                 primary lives, let it have the group: `understudy failback`. If those are its last \
+                 beats, the takeover goes on after a full window of silence, or at once with \
+                 `understudy failover --force`"
+            ),
+            out,
+        );
     }
 
     /// Our tenure is over: nothing of it may run any more.

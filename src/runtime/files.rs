@@ -1,5 +1,5 @@
-//! What is kept on disk: the memory of a tenure across crashes, the store that this node belongs to,
-//! and the epoch that the units are given.
+//! What is kept on disk: the memory of a tenure across crashes, the store that this node belongs
+//! to, and the epoch that the units are given.
 
 use std::fs::{self, File};
 use std::io::{self, Write};
@@ -158,7 +158,8 @@ pub fn read_memory(
     let written = BootTime::from_duration(Duration::from_millis(stored.boot_time_ms));
     let progress = match stored.progress {
         StoredProgress::Asked => Progress::Asked,
-        // A step of a later version: from the first one on is always right, as steps can be repeated.
+        // A step of a later version: from the first one on is always right, as steps can be
+        // repeated.
         StoredProgress::At(name) => Progress::At(Step::from_name(&name).unwrap_or(Step::Fence)),
         StoredProgress::Complete => Progress::Complete,
         StoredProgress::Over => Progress::Over,

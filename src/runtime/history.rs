@@ -1,7 +1,8 @@
-//! Writes the timeline of a takeover into the store, and copies alerts from the store to the outbox.
+//! Writes the timeline of a takeover into the store, and copies alerts from the store to the
+//! outbox.
 //!
-//! Best effort and never in the way of a takeover: entries wait here while the store is away, and the
-//! journal has them anyway.
+//! Best effort and never in the way of a takeover: entries wait here while the store is away, and
+//! the journal has them anyway.
 
 use std::time::Duration;
 
@@ -17,8 +18,8 @@ use crate::engine::observation::Token;
 use crate::engine::plan::Step;
 use crate::error::chain;
 
-/// Entries that wait while the store is away. A takeover makes ten; a store that is away makes none,
-/// as there is no takeover without it.
+/// Entries that wait while the store is away. A takeover makes ten; a store that is away makes
+/// none, as there is no takeover without it.
 const QUEUE_MAX: usize = 256;
 
 /// Pause between attempts while the store does not answer.

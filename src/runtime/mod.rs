@@ -1,5 +1,6 @@
 //! The daemon at work: [`supervisor`] is the loop, [`worker`] the hands of a group, [`tell`] its
-//! voice, [`history`] its pen. Decisions are the engine's; SQL and unit names belong to the adapters.
+//! voice, [`history`] its pen. Decisions are the engine's; SQL and unit names belong to the
+//! adapters.
 
 pub mod files;
 pub mod history;

@@ -39,7 +39,8 @@ impl Reads {
         self.interval = interval;
     }
 
-    /// When the next read is due, if the groups want one at `wanted`; `None` while one is under way.
+    /// When the next read is due, if the groups want one at `wanted`; `None` while one is under
+    /// way.
     #[must_use]
     pub fn next(&self, wanted: Option<BootTime>) -> Option<BootTime> {
         match self.last {

@@ -2,7 +2,8 @@
 //!
 //! It owns the engines and waits for nobody. What takes time is done by others: one [`Worker`] for
 //! each group, one task that reads the store, one that writes the history, and the alerts' own. The
-//! watchdog of systemd is fed at the end of a turn in which every engine was asked, and nowhere else.
+//! watchdog of systemd is fed at the end of a turn in which every engine was asked, and nowhere
+//! else.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -29,10 +30,9 @@ use crate::control::protocol::{self, Request, Response, Status};
 use crate::control::{self, Exchange};
 use crate::engine::Engine;
 use crate::engine::edge::Kind;
-use crate::engine::event::{Action, Command, Event, Recalled};
+use crate::engine::event::{Action, Cause, Command, Event, Recalled};
 use crate::engine::notice::Notice;
 use crate::engine::observation::Nonce;
-use crate::engine::policy::{CHECK_DEADLINE, CHECK_EVERY};
 use crate::error::chain;
 use crate::telemetry::Notable;
 use crate::time::BootTime;
@@ -46,6 +46,12 @@ const SHUTDOWN_MAX: Duration = Duration::from_secs(3);
 
 /// How long the units may take to say whether they are active when the process starts.
 const RECALL_MAX: Duration = Duration::from_secs(3);
+
+/// How often Redis and the units of a group that this node has are looked at, for people.
+const LOOK_EVERY: Duration = Duration::from_secs(10);
+
+/// How long such a look may take.
+const LOOK_MAX: Duration = Duration::from_millis(1_500);
 
 /// The daemon.
 pub struct Supervisor {
@@ -81,11 +87,9 @@ struct Watched {
     orders: mpsc::Sender<Order>,
     redis: Option<String>,
     units: Vec<protocol::Unit>,
-    /// When these two were seen.
-    seen_at: BootTime,
-    /// Whether a look at them was ordered.
-    looking: bool,
     asked_by: Option<(String, String)>,
+    /// When the next look is due while this node has the group.
+    look_at: BootTime,
 }
 
 /// The answer to a read of the store.
@@ -191,8 +195,14 @@ impl Supervisor {
     fn wake(&mut self, now: BootTime) {
         for index in 0..self.groups.len() {
             self.feed(now, index, Event::Wake);
+            let group = &mut self.groups[index];
+            // In the states in which no engine asks for a check, and no step is under way.
+            let unasked = matches!(group.engine.kind(), Kind::Active | Kind::Interrupted);
+            if unasked && group.look_at <= now {
+                group.look_at = now + LOOK_EVERY;
+                self.order(index, Order::Look { deadline: LOOK_MAX });
+            }
         }
-        self.look(now);
         let due = self.reads.next(self.wanted()).is_some_and(|at| at <= now);
         if due {
             self.reads.begin();
@@ -204,19 +214,6 @@ impl Supervisor {
                 // Nobody waits for it when the process is ending.
                 let _ending = answers.send(Answered { generation, result }).await;
             });
-        }
-    }
-
-    /// Keeps what `status` says of units and Redis true, where no engine asks for checks.
-    fn look(&mut self, now: BootTime) {
-        for index in 0..self.groups.len() {
-            let watched = &mut self.groups[index];
-            let kind = watched.engine.kind();
-            let unasked = matches!(kind, Kind::Active | Kind::Degraded | Kind::Interrupted);
-            if unasked && !watched.looking && now.since(watched.seen_at) >= CHECK_EVERY {
-                watched.looking = true;
-                self.order(index, Order::Look { deadline: CHECK_DEADLINE });
-            }
         }
     }
 
@@ -289,9 +286,8 @@ impl Supervisor {
         match report {
             Report::Event(event) => self.feed(now, index, event),
             Report::Seen { redis, units } => {
-                let watched = &mut self.groups[index];
-                (watched.redis, watched.units) = (redis, units);
-                (watched.seen_at, watched.looking) = (now, false);
+                self.groups[index].redis = redis;
+                self.groups[index].units = units;
             }
             Report::UnitsActive { at } => {
                 let text = match self.groups[index].engine.lease() {
@@ -330,8 +326,8 @@ impl Supervisor {
             Action::StopUnits { deadline } => self.order(index, Order::StopUnits { deadline }),
             Action::Tell(notice) => self.tell(now, index, &notice),
             Action::Moved(edge) => {
-                // What was seen before is past.
-                self.groups[index].seen_at = BootTime::ZERO;
+                // What was seen of Redis and the units before is past.
+                self.groups[index].look_at = BootTime::ZERO;
                 tracing::debug!(group = self.groups[index].name, "{edge}");
             }
             // Only `failover` asks, and takes its answer from the actions itself.
@@ -350,8 +346,14 @@ impl Supervisor {
     fn tell(&mut self, now: BootTime, index: usize, notice: &Notice) {
         let watched = &self.groups[index];
         self.teller.tell(&watched.name, notice);
-        if let Notice::Acquired { .. } = notice {
+        if let Notice::Acquired { cause, .. } = notice {
             self.record(Entry::SpoolAlerts);
+            if let (Cause::Automatic, Some(stale_at)) = (cause, watched.engine.stale_at()) {
+                let late = now.since(stale_at).as_millis();
+                let text =
+                    format!("the lease was granted {late} ms after the silence was long enough");
+                self.teller.remark(&watched.name, &text);
+            }
         }
         let Some((token, since)) = watched.engine.lease() else { return };
         let group = watched.name.clone();
@@ -510,9 +512,8 @@ impl Supervisor {
             orders,
             redis: None,
             units: Vec::new(),
-            seen_at: BootTime::ZERO,
-            looking: false,
             asked_by: None,
+            look_at: BootTime::ZERO,
         })
     }
 

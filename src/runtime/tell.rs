@@ -1,5 +1,5 @@
-//! The voice of the daemon: what the engines have to tell goes to the journal and, if it matters, to
-//! the alerts' outbox. Neither is ever waited for by the loop.
+//! The voice of the daemon: what the engines have to tell goes to the journal and, if it matters,
+//! to the alerts' outbox. Neither is ever waited for by the loop.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;

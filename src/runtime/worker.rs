@@ -43,7 +43,7 @@ pub enum Order {
         /// How long that may take.
         deadline: Duration,
     },
-    /// How are the units and Redis? For `status`, where no engine asks.
+    /// How are Redis and the units? For people only.
     Look {
         /// How long that may take.
         deadline: Duration,
@@ -186,7 +186,7 @@ impl Worker {
                 self.report(Report::Event(Event::Checked { problems })).await;
             }
             Order::Look { deadline } => {
-                // What stands in the way of a takeover says nothing where there was one.
+                // What keeps a standby from taking over says nothing about a node that has.
                 let _problems = self.check(deadline).await;
             }
             Order::Acquire { question, asked_by } => {

@@ -1,5 +1,5 @@
-//! The notable events: each has a name for `journalctl UNDERSTUDY_EVENT=`, a `MESSAGE_ID`, and a text
-//! for `journalctl -x`.
+//! The notable events: each has a name for `journalctl UNDERSTUDY_EVENT=`, a `MESSAGE_ID`, and a
+//! text for `journalctl -x`.
 //!
 //! To add one: a line in the table. A test then asks for the catalogue and `docs/messages.md` to be
 //! written again (`UPDATE_EXPECT=1`).

@@ -1,8 +1,8 @@
 //! What people and programs hear of the daemon, besides alerts.
 //!
 //! Whatever is logged goes through `tracing`. What an operator may want to search for, count or be
-//! called for is a [`Notable`] and goes through [`emit`], with a stable `MESSAGE_ID` that the catalog
-//! explains. To add one: a line in `message_id.rs`.
+//! called for is a [`Notable`] and goes through [`emit`], with a stable `MESSAGE_ID` that the
+//! catalog explains. To add one: a line in `message_id.rs`.
 
 mod journal;
 pub mod logging;

@@ -26,6 +26,7 @@ pub struct Trace {
     /// The last read of any kind that said something about the lease.
     last: Option<Observation>,
     max_epoch: Epoch,
+    floor: Epoch,
     restrained: bool,
     acquiring: Option<(Nonce, BootTime)>,
     checking: bool,
@@ -77,6 +78,7 @@ impl Trace {
             reads: Vec::new(),
             last: None,
             max_epoch: recalled.map_or(Epoch(0), |recalled| recalled.memory.max_epoch),
+            floor: recalled.map_or(Epoch(0), |recalled| recalled.memory.max_epoch),
             restrained: false,
             acquiring: None,
             checking: false,
@@ -182,13 +184,16 @@ impl Trace {
                 Bot::Missing | Bot::Duplicate { .. } => false,
             });
         let ended = self.restrained && !restrained;
-        self.last = Some(observation.clone());
-        if lease.epoch < self.max_epoch {
+        let before = self.last.replace(observation.clone()).map(|last| last.lease.epoch);
+        // The store went back; a new tenure after that is somebody's word on who has the group.
+        let settled = before.is_some_and(|before| before < self.floor && before < lease.epoch);
+        if lease.epoch < self.floor && !settled {
             self.reads.clear();
             return;
         }
         self.restrained = restrained;
-        self.max_epoch = lease.epoch;
+        self.floor = lease.epoch;
+        self.max_epoch = self.max_epoch.max(lease.epoch);
         if let Some(token) = self.token {
             let ours = lease.nonce == Some(token.nonce) && lease.epoch == token.epoch;
             if ours && !late {
@@ -231,19 +236,22 @@ impl Trace {
 
     /// Whether the reads since the evidence was last void prove a whole window of silence.
     fn silent(&self) -> bool {
-        let Some((_, last_sent, last)) = self.reads.last() else { return false };
-        let silent = |bot: usize| {
-            let unchanged = self
-                .reads
-                .iter()
-                .rev()
-                .take_while(|(.., observation)| value(observation, bot) == value(last, bot));
-            unchanged
-                .last()
-                .is_some_and(|(received, ..)| last_sent.since(*received) >= self.policy.timeout)
-        };
-        let mut bots = 0..last.bots.len();
+        let mut bots = 0..self.policy.bots.len();
+        let silent = |bot: usize| self.is_silent(bot);
         if self.policy.all_bots { bots.all(silent) } else { bots.any(silent) }
+    }
+
+    /// The same for one bot.
+    fn is_silent(&self, bot: usize) -> bool {
+        let Some((_, last_sent, last)) = self.reads.last() else { return false };
+        let unchanged = self
+            .reads
+            .iter()
+            .rev()
+            .take_while(|(.., observation)| value(observation, bot) == value(last, bot));
+        unchanged
+            .last()
+            .is_some_and(|(received, ..)| last_sent.since(*received) >= self.policy.timeout)
     }
 
     fn acquire(&mut self, now: BootTime, event: &Event, question: &Acquire) -> Judgement {
@@ -256,9 +264,11 @@ impl Trace {
         rule!(question.expected == last.lease, "expects another lease than was last read");
         rule!(question.seen_at == last.seen_at, "dates the evidence wrongly");
         rule!(question.min_epoch >= self.max_epoch, "asks for an epoch that was used already");
-        let bots: Vec<_> = (0..last.bots.len()).map(|bot| value(last, bot)).collect();
+        let evidence = (0..last.bots.len())
+            .map(|bot| if self.is_silent(bot) { value(last, bot) } else { None })
+            .collect::<Vec<_>>();
         let named: Vec<_> = question.heartbeats.iter().map(Option::as_deref).collect();
-        rule!(named == bots, "the heartbeats of the question are not the evidence");
+        rule!(named == evidence, "the heartbeats of the question are not the evidence");
         rule!(last.lease.hold.is_none(), "asked for the lease under a hold");
         rule!(
             question.memory.nonce == question.nonce
@@ -311,6 +321,7 @@ impl Trace {
             Answer::Granted(epoch) => {
                 self.token = Some(Token { epoch: *epoch, nonce });
                 self.max_epoch = self.max_epoch.max(*epoch);
+                self.floor = *epoch;
                 self.confirmed = since;
                 self.mine = None;
                 self.done.clear();

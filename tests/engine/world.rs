@@ -371,15 +371,18 @@ impl World {
         let automatic = question.cause == Cause::Automatic;
         if automatic {
             let stopped = self.store.rows.iter().any(|row| row.status == "EMERGENCY_STOPPED");
-            let beats: Vec<_> = self.store.rows.iter().map(|row| row.beat.to_string()).collect();
-            let expected: Vec<_> = question.heartbeats.iter().flatten().cloned().collect();
+            let beats = self.store.rows.iter().map(|row| row.beat.to_string());
+            let moved = question.heartbeats.iter().zip(beats).any(|(expected, beat)| {
+                expected.as_ref().is_some_and(|expected| *expected != beat)
+            });
+            let named = question.heartbeats.iter().flatten().count();
             if held.latched || stopped {
                 return Answer::Refused("latched or stopped".to_owned());
             }
             if self.cooldown_left() > 0 && self.mutant != Some(Mutant::CooldownForgotten) {
                 return Answer::Refused("cooldown".to_owned());
             }
-            if beats != expected {
+            if moved || named == 0 {
                 return Answer::RefusedChanged("a bot beats".to_owned());
             }
         }

@@ -31,8 +31,8 @@ use crate::support::postgres::Postgres;
 /// Long, because the machine may be busy; tests of the deadline use their own.
 const REPLY_TIMEOUT: Duration = Duration::from_secs(20);
 
-/// The original's table with a fresh heartbeat for each bot, our schema beside it, and a store as the
-/// daemon's own role sees it.
+/// The original's table with a fresh heartbeat for each bot, our schema beside it, and a store as
+/// the daemon's own role sees it.
 async fn ready(postgres: &Postgres, groups: &[Group]) -> Store {
     postgres.create_bot_status().await;
     for bot in groups.iter().flat_map(|group| &group.bots) {

@@ -40,8 +40,8 @@ impl Default for Pace {
 }
 
 impl Pace {
-    /// Pause after `attempts` failures in a row. Half of it is chance, so that many nodes do not all
-    /// call a recovering service in the same moment.
+    /// Pause after `attempts` failures in a row. Half of it is chance, so that many nodes do not
+    /// all call a recovering service in the same moment.
     fn pause(&self, attempts: u32, chance: u64) -> Duration {
         let doublings = attempts.saturating_sub(1).min(16);
         let full = self.pause_min.saturating_mul(1 << doublings).min(self.pause_max);
@@ -73,6 +73,13 @@ impl Sender {
             ChannelKind::Webhook { url, ca_file } => Webhook::new(url, ca_file.as_deref())
                 .map(Self::Webhook)
                 .map_err(|what| AlertError::Channel { channel: channel.name.clone(), what }),
+        }
+    }
+
+    /// Why nothing can ever be delivered, as far as can be told without trying.
+    pub(super) fn hopeless(&self) -> Option<String> {
+        match self {
+            Self::Webhook(webhook) => webhook.hopeless(),
         }
     }
 

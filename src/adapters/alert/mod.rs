@@ -1,9 +1,9 @@
 //! Alerts to people: durable on disk first, then delivered until the other side has them.
 //!
 //! [`Alerts::push`] never waits. A thread of its own writes each alert to the [`Outbox`], one
-//! directory for each channel, and one task for each channel delivers from there in order. So a full
-//! disk, a dead pager or a slow one delays neither a failover nor another channel. What was on disk
-//! when the process was killed is delivered by the next one, with the same id.
+//! directory for each channel, and one task for each channel delivers from there in order. So a
+//! full disk, a dead pager or a slow one delays neither a failover nor another channel. What was on
+//! disk when the process was killed is delivered by the next one, with the same id.
 //!
 //! To add a kind of channel: a variant of `ChannelKind`, a module beside `webhook` and an arm in
 //! `Sender`.
@@ -34,11 +34,12 @@ pub use self::outbox::{Backlog, Outbox, OutboxError, Settled};
 /// Version of the JSON that is stored and sent; see `docs/alerts.md`.
 const VERSION: u32 = 1;
 
-/// Text beyond this is cut off: an alert is read on a telephone, and many services refuse long ones.
+/// Text beyond this is cut off: an alert is read on a telephone, and many services refuse long
+/// ones.
 const DETAIL_BYTES_MAX: usize = 8 * 1024;
 
-/// Alerts and questions that wait for the disk. More than a failover of every group makes; when it is
-/// full the caller gets its alert back and still has the journal.
+/// Alerts and questions that wait for the disk. More than a failover of every group makes; when it
+/// is full the caller gets its alert back and still has the journal.
 const ORDERS_MAX: usize = 256;
 
 /// Reports that wait for the daemon to log them. It is told again by `status`, so what does not fit
@@ -48,6 +49,17 @@ const REPORTS_MAX: usize = 256;
 /// How long the end of the process waits for the disk. A disk that hangs must not make systemd kill
 /// what could have ended well.
 const CLOSE_MAX: Duration = Duration::from_secs(5);
+
+/// Finds out, without sending anything, whether a channel could be used as it is configured.
+///
+/// # Errors
+/// If it could not.
+pub fn rehearse(channel: &Channel) -> Result<(), AlertError> {
+    match Sender::new(channel)?.hopeless() {
+        None => Ok(()),
+        Some(what) => Err(AlertError::Channel { channel: channel.name.clone(), what }),
+    }
+}
 
 /// Something that people should know.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -249,8 +261,8 @@ impl Alerts {
         }
     }
 
-    /// Answers, when everything that was pushed before was tried, with whether it is on disk. No answer
-    /// means no.
+    /// Answers, when everything that was pushed before was tried, with whether it is on disk. No
+    /// answer means no.
     #[must_use]
     pub fn stored(&self) -> oneshot::Receiver<bool> {
         let (stored, answer) = oneshot::channel();
@@ -270,7 +282,8 @@ impl Alerts {
     pub async fn close(mut self, grace: Duration) {
         let (done, stored) = oneshot::channel();
         let store = async {
-            // The order comes after everything that was pushed. If the thread is gone, so is its work.
+            // The order comes after everything that was pushed. If the thread is gone, so is its
+            // work.
             self.orders.send(Order::Close { done }).await.ok()?;
             stored.await.ok()
         };

@@ -9,8 +9,8 @@
 //! DIR/CHANNEL/unreadable/               no alert, who knows why
 //! ```
 //!
-//! A file appears under its name whole or not at all, and is on disk before [`Outbox::push`] returns.
-//! Everything here blocks; [`super::Alerts`] gives it a thread.
+//! A file appears under its name whole or not at all, and is on disk before [`Outbox::push`]
+//! returns. Everything here blocks; [`super::Alerts`] gives it a thread.
 
 use std::collections::VecDeque;
 use std::fs::{self, File, TryLockError};
@@ -37,8 +37,8 @@ pub const IN_MEMORY_MAX: usize = 100;
 /// moments, when a crash interrupted the first time.
 const SENT_MAX: usize = 200;
 
-/// Refused alerts that are kept for one channel. A channel that refuses everything must not fill the
-/// disk.
+/// Refused alerts that are kept for one channel. A channel that refuses everything must not fill
+/// the disk.
 const DEAD_MAX: usize = 200;
 
 /// Why the outbox cannot be used.
@@ -181,8 +181,8 @@ impl Outbox {
         Ok(outbox)
     }
 
-    /// Stores `alert` for every channel that wants its severity. When this returns `Ok` it survives a
-    /// crash. An alert whose id is known already is not stored again.
+    /// Stores `alert` for every channel that wants its severity. When this returns `Ok` it survives
+    /// a crash. An alert whose id is known already is not stored again.
     ///
     /// # Errors
     /// If a channel's file could not be written. Nothing is lost: the alert is delivered from memory,

@@ -18,6 +18,8 @@ use crate::config::secret::Secret;
 pub(super) struct Webhook {
     client: Client,
     url: Url,
+    /// Whether there is anything that the certificate of the other side could be measured against.
+    trusts: bool,
 }
 
 impl Webhook {
@@ -30,20 +32,31 @@ impl Webhook {
         if !matches!(url.scheme(), "http" | "https") {
             return Err("its address does not begin with https:// or http://".to_owned());
         }
-        let mut builder = Client::builder()
+        let trusted = match ca_file {
+            Some(path) => read_certificates(path)?,
+            // Nothing is trusted where nothing is encrypted, and a small machine may have none.
+            None if url.scheme() == "http" => Vec::new(),
+            None => system_certificates(),
+        };
+        let trusts = url.scheme() == "http" || !trusted.is_empty();
+        let client = Client::builder()
             .user_agent(concat!("understudy/", env!("CARGO_PKG_VERSION")))
             // A redirected POST would become a GET or go to who knows whom.
             .redirect(redirect::Policy::none())
-            .retry(reqwest::retry::never());
-        if let Some(path) = ca_file {
-            let shown = path.display();
-            let pem = std::fs::read(path).map_err(|error| format!("{shown}: {error}"))?;
-            let certificates = Certificate::from_pem_bundle(&pem)
-                .map_err(|error| format!("{shown}: {}", chain(&error)))?;
-            builder = builder.tls_certs_only(certificates);
-        }
-        let client = builder.build().map_err(|error| chain(&error.without_url()))?;
-        Ok(Self { client, url })
+            .retry(reqwest::retry::never())
+            // Else a machine without any would have no client, and so no alerts and no daemon.
+            .tls_certs_only(trusted)
+            .build()
+            .map_err(|error| chain(&error.without_url()))?;
+        Ok(Self { client, url, trusts })
+    }
+
+    /// Why nothing can ever be delivered, as far as can be told without trying.
+    pub(super) fn hopeless(&self) -> Option<String> {
+        (!self.trusts).then(|| {
+            "this machine trusts no certificate authority; install ca-certificates or set ca_file"
+                .to_owned()
+        })
     }
 
     pub(super) async fn send(&self, letter: &Letter) -> Verdict {
@@ -58,6 +71,20 @@ impl Webhook {
             Err(error) => Verdict::Later { fault: chain(&error.without_url()), after: None },
         }
     }
+}
+
+fn read_certificates(path: &Path) -> Result<Vec<Certificate>, String> {
+    let shown = path.display();
+    let pem = std::fs::read(path).map_err(|error| format!("{shown}: {error}"))?;
+    Certificate::from_pem_bundle(&pem).map_err(|error| format!("{shown}: {}", chain(&error)))
+}
+
+/// What the system trusts. Certificates that cannot be read are only fewer to trust.
+fn system_certificates() -> Vec<Certificate> {
+    let found = rustls_native_certs::load_native_certs().certs;
+    let mut usable = rustls::RootCertStore::empty();
+    let found = found.into_iter().filter(|certificate| usable.add(certificate.clone()).is_ok());
+    found.filter_map(|certificate| Certificate::from_der(&certificate).ok()).collect()
 }
 
 impl std::fmt::Debug for Webhook {

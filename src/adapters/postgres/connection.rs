@@ -1,8 +1,9 @@
 //! One connection, opened when it is needed, with a deadline on everything.
 //!
-//! Keepalives and `tcp_user_timeout` find a broken network within seconds, but a frozen server still
-//! acknowledges packets: only our own deadlines find that, so every wait has one. Statements are
-//! unnamed and self-contained, one for each call, so that a transaction pooler may sit in between.
+//! Keepalives and `tcp_user_timeout` find a broken network within seconds, but a frozen server
+//! still acknowledges packets: only our own deadlines find that, so every wait has one. Statements
+//! are unnamed and self-contained, one for each call, so that a transaction pooler may sit in
+//! between.
 
 use std::future::Future;
 use std::io;
@@ -292,8 +293,8 @@ fn keep(
     }
 }
 
-/// What `target_session_attrs=read-write` answers: an error of the client's own, which no system call
-/// gave.
+/// What `target_session_attrs=read-write` answers: an error of the client's own, which no system
+/// call gave.
 fn refuses_writes(cause: &tokio_postgres::Error) -> bool {
     std::error::Error::source(cause)
         .and_then(|source| source.downcast_ref::<io::Error>())

@@ -434,8 +434,8 @@ fn kind_of(cause: &tokio_postgres::Error) -> ErrorKind {
     }
 }
 
-/// Whether it was this side that refused: a certificate that proves nothing, a server without TLS, a
-/// server that wants a password where none is configured. Trouble of the network is an I/O error.
+/// Whether it was this side that refused: a certificate that proves nothing, a server without TLS,
+/// a server that wants a password where none is configured. Trouble of the network is an I/O error.
 fn is_local_complaint(cause: &tokio_postgres::Error) -> bool {
     let Some(source) = std::error::Error::source(cause) else {
         return false;

@@ -297,7 +297,8 @@ SELECT jsonb_build_object(
   'fsync', current_setting('fsync') = 'on',
   'synchronous_commit', current_setting('synchronous_commit'))";
 
-/// Which of the rights in $2, as (table, right, columns), and of the functions in $3 this role lacks.
+/// Which of the rights in $2, as (table, right, columns), and of the functions in $3 this role
+/// lacks.
 const RIGHTS: &str = "
 SELECT n->>1, n->>0 FROM jsonb_array_elements($2) AS needed (n)
   JOIN pg_namespace s ON s.nspname = $1

@@ -1,13 +1,15 @@
 //! Postgres: the store of leases and history, and the place of the heartbeats.
 //!
-//! Intuition first: whatever must be true *together* is one statement and one commit, and what decides
-//! runs inside the server, after its locks are held. Out here is only translation: [`observe`] reads
-//! everything in one statement, [`tenure`] takes a group and acts in its name, [`operator`] writes what
-//! people said and reads what happened, [`setup`] makes the schema and [`inspect`] examines it.
+//! Intuition first: whatever must be true *together* is one statement and one commit, and what
+//! decides runs inside the server, after its locks are held. Out here is only translation:
+//! [`observe`] reads everything in one statement, [`tenure`] takes a group and acts in its name,
+//! [`operator`] writes what people said and reads what happened, [`setup`] makes the schema and
+//! [`inspect`] examines it.
 //!
-//! Nothing is remembered between calls but the connection. To add a call: a statement in one of these
-//! modules, a variant of [`StoreError`], a deadline, and a situation in `tests/real/postgres.rs`. To
-//! change the schema: a new file in `migrations/`, added to the list in [`setup`].
+//! Nothing is remembered between calls but the connection. To add a call: a statement in one of
+//! these modules, a variant of [`StoreError`], a deadline, and a situation in
+//! `tests/real/postgres.rs`. To change the schema: a new file in `migrations/`, added to the list
+//! in [`setup`].
 
 mod connection;
 mod error;
@@ -39,8 +41,8 @@ pub struct Store {
 }
 
 impl Store {
-    /// Prepares to talk to the store about `groups`. Reads certificate authorities if configured, and
-    /// does no other I/O: the connection is opened by the first call.
+    /// Prepares to talk to the store about `groups`. Reads certificate authorities if configured,
+    /// and does no other I/O: the connection is opened by the first call.
     ///
     /// # Errors
     /// If there is no certificate authority to trust.
@@ -102,8 +104,8 @@ fn quote_literal(text: &str) -> String {
     }
 }
 
-/// Longest span that the store is asked to add to a time: a hundred years, which is for ever, and which
-/// its own types can still hold.
+/// Longest span that the store is asked to add to a time: a hundred years, which is for ever, and
+/// which its own types can still hold.
 const SPAN_MAX_MS: i64 = 100 * 365 * 24 * 3600 * 1000;
 
 /// A span as the milliseconds of a `bigint`.

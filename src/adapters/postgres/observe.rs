@@ -1,8 +1,8 @@
 //! One statement that reads everything a decision needs, for all groups at once.
 //!
 //! What is read is what one snapshot of one server said, with the identity of that server. A server
-//! that does not accept writes is an error and not an observation: it may be a standby that shows the
-//! past. A group that cannot be read is a fault of that group only.
+//! that does not accept writes is an error and not an observation: it may be a standby that shows
+//! the past. A group that cannot be read is a fault of that group only.
 
 use std::collections::HashMap;
 use std::time::Duration;

@@ -1,8 +1,9 @@
 //! Makes and upgrades understudy's schema, and gives the daemon's role what it needs of it.
 //!
-//! There is one script, [`script`]: `setup` runs it, `setup --print` shows it to a DBA, so both do the
-//! same. It is one transaction under an advisory lock, it can be run any number of times, and it never
-//! resets a row. To change the schema: add a file to `migrations/` and to the list in here.
+//! There is one script, [`script`]: `setup` runs it, `setup --print` shows it to a DBA, so both do
+//! the same. It is one transaction under an advisory lock, it can be run any number of times, and
+//! it never resets a row. To change the schema: add a file to `migrations/` and to the list in
+//! here.
 
 use std::time::Duration;
 
@@ -37,8 +38,8 @@ pub struct SetUp {
     pub version: i32,
     /// Groups that were new to the store.
     pub new_groups: Vec<String>,
-    /// Rights on heartbeat tables that the daemon's role lacks because the role which ran `setup` may
-    /// not grant them, as statements for the owner of the table.
+    /// Rights on heartbeat tables that the daemon's role lacks because the role which ran `setup`
+    /// may not grant them, as statements for the owner of the table.
     pub missing_grants: Vec<String>,
 }
 
@@ -141,6 +142,14 @@ pub fn script(plan: &Plan<'_>) -> String {
         )));
     }
 
+    rows(&mut script, plan);
+    our_rights(&mut script, plan, &schema, &role);
+    heartbeat_rights(&mut script, plan);
+    script.push_str("COMMIT;\n");
+    script
+}
+
+fn rows(script: &mut String, plan: &Plan<'_>) {
     script.push_str("-- Rows of the configured groups. Those that exist are left alone.\n");
     for group in plan.groups {
         let name = quote_literal(&group.name);
@@ -153,7 +162,9 @@ pub fn script(plan: &Plan<'_>) -> String {
              INSERT INTO cooldown (grp) VALUES ({name}) ON CONFLICT DO NOTHING;\n"
         ));
     }
+}
 
+fn our_rights(script: &mut String, plan: &Plan<'_>, schema: &str, role: &str) {
     script.push_str("\n-- What the daemon needs, and nothing else.\n");
     script.push_str(&format!(
         "REVOKE ALL ON ALL TABLES IN SCHEMA {schema} FROM PUBLIC;\n\
@@ -177,7 +188,9 @@ pub fn script(plan: &Plan<'_>) -> String {
             script.push_str(&format!("GRANT EXECUTE ON FUNCTION {schema}.{function} TO {role};\n"));
         }
     }
+}
 
+fn heartbeat_rights(script: &mut String, plan: &Plan<'_>) {
     script.push_str(
         "\n-- Heartbeats: reading three columns, writing one. If only the table's owner may grant that,\n\
          -- a warning says what is left to do, and the rest is set up all the same.\n",
@@ -194,12 +207,10 @@ pub fn script(plan: &Plan<'_>) -> String {
             statement = quote_literal(&grant)
         )));
     }
-    script.push_str("COMMIT;\n");
-    script
 }
 
-/// Rights on our own tables: table, right, and the columns if it is not for all. History can be added
-/// to and read, but not rewritten.
+/// Rights on our own tables: table, right, and the columns if it is not for all. History can be
+/// added to and read, but not rewritten.
 pub(super) const TABLE_RIGHTS: [(&str, &str, &[&str]); 17] = [
     ("store_id", "SELECT", &[]),
     ("lease", "SELECT", &[]),

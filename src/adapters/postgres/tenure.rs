@@ -18,8 +18,8 @@ use crate::engine::observation::{Epoch, Lease, Nonce, Token};
 pub struct Acquire<'a> {
     /// The group.
     pub group: &'a Group,
-    /// Identity of the new tenure. If the outcome of a request is not known, the same request with the
-    /// same nonce finds out.
+    /// Identity of the new tenure. If the outcome of a request is not known, the same request with
+    /// the same nonce finds out.
     pub nonce: Nonce,
     /// Who wants it.
     pub kind: AcquireKind,
@@ -30,8 +30,8 @@ pub struct Acquire<'a> {
     pub min_epoch: Epoch,
     /// `seen_at` of the newest observation in the evidence.
     pub seen_at: String,
-    /// How old that may be when the store executes the request. A request which was held up somewhere
-    /// must not take over later, when everything is different.
+    /// How old that may be when the store executes the request. A request which was held up
+    /// somewhere must not take over later, when everything is different.
     pub max_age: Duration,
     /// Bots that the decision rests on, with the heartbeat as observed: they must not have changed
     /// since, and nobody may be changing them. An operator may give none.
@@ -131,7 +131,8 @@ pub enum AcquireOutcome {
         /// What it says.
         status: String,
     },
-    /// Someone else has locked the group's rows: another node, or an application's fenced transaction.
+    /// Someone else has locked the group's rows: another node, or an application's fenced
+    /// transaction.
     Busy,
     /// The store does not know the group.
     NoSuchGroup,
@@ -297,8 +298,8 @@ impl Store {
         Ok(said.outcome(acquire.nonce))
     }
 
-    /// Sets the status of every bot of the group to that of a primary, and reads it back, all in one
-    /// commit. Other columns are not touched.
+    /// Sets the status of every bot of the group to that of a primary, and reads it back, all in
+    /// one commit. Other columns are not touched.
     ///
     /// # Errors
     /// [`StoreError::Superseded`] if `token` is not current, [`StoreError::RowCount`] if the rows are

@@ -1,7 +1,7 @@
 //! One connection to one server, opened when it is needed, every call with a deadline.
 //!
-//! A connection that failed or ran into its deadline is thrown away: an answer that comes late would
-//! otherwise be taken for the answer to the next question.
+//! A connection that failed or ran into its deadline is thrown away: an answer that comes late
+//! would otherwise be taken for the answer to the next question.
 
 use std::path::PathBuf;
 use std::sync::Once;
@@ -191,10 +191,11 @@ impl Connection {
         &self.user
     }
 
-    /// Sends `commands` together and returns one answer for each, which may be an error of the server.
+    /// Sends `commands` together and returns one answer for each, which may be an error of the
+    /// server.
     ///
-    /// A kept connection that the server closed meanwhile is replaced once, within the same deadline;
-    /// so a command must do no harm when it is executed twice.
+    /// A kept connection that the server closed meanwhile is replaced once, within the same
+    /// deadline; so a command must do no harm when it is executed twice.
     pub(super) async fn ask(&mut self, commands: &[Cmd]) -> Result<Vec<Value>, RedisError> {
         let kept = self.open.take();
         let work = async {
@@ -280,7 +281,8 @@ impl Connection {
     }
 }
 
-/// Makes *ring* the process's default for TLS, which the client asks for. Harmless if it is already.
+/// Makes *ring* the process's default for TLS, which the client asks for. Harmless if it is
+/// already.
 fn install_crypto_provider() {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {

@@ -28,7 +28,8 @@ pub fn gate(sample: &Sample, last: &LastLag, settings: &settings::Redis) -> Resu
     if sample.server.cluster {
         return Err(GateFault::Cluster);
     }
-    // First, as a Redis that is loading has not yet the keys, the link and the history it will have.
+    // First, as a Redis that is loading has not yet the keys, the link and the history it will
+    // have.
     if sample.loading {
         return Err(GateFault::Loading);
     }
@@ -246,8 +247,8 @@ impl LastLag {
         }
     }
 
-    /// Bytes that the replica of `sample` lacks of what the primary had when last asked, and when that
-    /// was. `None` if the primary was never asked or began a new history since.
+    /// Bytes that the replica of `sample` lacks of what the primary had when last asked, and when
+    /// that was. `None` if the primary was never asked or began a new history since.
     #[must_use]
     pub fn lag_bytes(&self, sample: &Sample) -> Option<(u64, BootTime)> {
         match &sample.role {

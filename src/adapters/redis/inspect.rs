@@ -164,8 +164,8 @@ pub(super) async fn inspect(
     let permissions = permissions(local, &sample, marker_key).await?;
     let mut risks = risks(local, &sample).await?;
     if let Some(primary) = primary {
-        // A primary that cannot be asked has no settings to warn of; the sample shows that it is out
-        // of reach.
+        // A primary that cannot be asked has no settings to warn of; the sample shows that it is
+        // out of reach.
         risks.extend(risks_of_primary(primary).await.unwrap_or_default());
     }
     Ok(Inspection { sample, user: local.user().to_owned(), permissions, risks })
@@ -209,8 +209,8 @@ fn dry_run(verdict: Value) -> Permitted {
     }
 }
 
-/// Calls that do nothing, but are refused with `NOPERM` if the real one would be: rights are checked
-/// before arguments and before the role.
+/// Calls that do nothing, but are refused with `NOPERM` if the real one would be: rights are
+/// checked before arguments and before the role.
 async fn try_harmless(
     local: &mut Connection,
     sample: &Sample,

@@ -1,9 +1,10 @@
 //! The Redis (or Valkey) of a group on this node: watch its replica, make it the master.
 //!
-//! [`Redis::sample`] reads what it says about itself, [`gate()`] judges that, [`Redis::promote`] acts
-//! on it and reads the effect back, [`Redis::persist`] makes it last across a restart, and
-//! [`Redis::inspect`] tells `understudy check` what would go wrong. Every call has a deadline; whether
-//! a failed one is tried again is decided by the caller, for which each error says `retryable()`.
+//! [`Redis::sample`] reads what it says about itself, [`gate()`] judges that, [`Redis::promote`]
+//! acts on it and reads the effect back, [`Redis::persist`] makes it last across a restart, and
+//! [`Redis::inspect`] tells `understudy check` what would go wrong. Every call has a deadline;
+//! whether a failed one is tried again is decided by the caller, for which each error says
+//! `retryable()`.
 
 mod connection;
 mod gate;
@@ -43,7 +44,8 @@ pub struct Promoted {
     pub run_id: String,
     /// Keys it has.
     pub keys: u64,
-    /// Bytes of the primary's history that are lost, as far as known, and when that was last sampled.
+    /// Bytes of the primary's history that are lost, as far as known, and when that was last
+    /// sampled.
     pub lag: Option<(u64, BootTime)>,
 }
 
@@ -245,9 +247,9 @@ impl Redis {
 
     /// Makes the local replica the master of `group` for `epoch`, unless [`gate()`] says no.
     ///
-    /// May be called again after any outcome. A Redis that is a master already counts as ours if our
-    /// marker in it names this epoch, if we asked it in this process, or if `resuming`: the caller
-    /// knows that an earlier process began this step for this epoch.
+    /// May be called again after any outcome. A Redis that is a master already counts as ours if
+    /// our marker in it names this epoch, if we asked it in this process, or if `resuming`: the
+    /// caller knows that an earlier process began this step for this epoch.
     ///
     /// # Errors
     /// See [`PromoteFault`]. After `NotWritable` and `ProbeDiffers` it is a master all the same, and
@@ -271,7 +273,8 @@ impl Redis {
                 }
                 true
             }
-            // The marker is of no interest, and a replica without its primary may refuse to read it.
+            // The marker is of no interest, and a replica without its primary may refuse to read
+            // it.
             Role::Master | Role::Replica(_) => {
                 gate(&sample, &self.last, &self.settings).map_err(PromoteFault::Gate)?;
                 self.asked = Some(epoch);
@@ -373,9 +376,9 @@ impl Redis {
 
     /// Fills in whether the replica follows the configured primary.
     ///
-    /// A replica names its primary in its own words: an address where we have a name, or the far side
-    /// of a tunnel. The same history proves it whatever the words are, and the proof is remembered
-    /// for when the primary is dead.
+    /// A replica names its primary in its own words: an address where we have a name, or the far
+    /// side of a tunnel. The same history proves it whatever the words are, and the proof is
+    /// remembered for when the primary is dead.
     async fn recognise(&self, sample: &mut Sample) {
         let Some(Host::Tcp(name, port)) = &self.settings.primary else { return };
         let Role::Replica(upstream) = &mut sample.role else { return };

@@ -14,8 +14,8 @@ use zbus::{Connection, DBusError, DeserializeDict, MatchRule, MessageStream, Own
 use super::fault::SystemdError;
 use super::state::{Ending, Exit, Invocation, Job, JobResult, Outcome, UnitState};
 
-/// How long systemd may take to answer, a call to polkit and a `daemon-reload` in progress included.
-/// Neither takes a second where things are well.
+/// How long systemd may take to answer, a call to polkit and a `daemon-reload` in progress
+/// included. Neither takes a second where things are well.
 pub const CALL_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Jobs that can end while we are busy with something else. All answers wait behind a queue that is

@@ -282,6 +282,7 @@ fn beats_of_every_bot_complete_the_takeover() {
     assert_eq!(
         actions,
         [
+            Action::Tell(Notice::Fresh),
             Action::Tell(Notice::StepDone { epoch: Epoch(2), step: Step::Beat, took: ms(1_000) }),
             Action::Remember(memory(Progress::Complete)),
             moved(Kind::Promoting, Kind::Active, Why::Complete),

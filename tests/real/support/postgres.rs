@@ -7,8 +7,9 @@
 //! postgres.freeze();
 //! ```
 //!
-//! The cluster is copied from a template that is made once per test process, runs as user `postgres` on
-//! a free port of the loopback address and a socket of its own, and is gone when dropped.
+//! The cluster is copied from a template that is made once per test process, runs as user
+//! `postgres` on a free port of the loopback address and a socket of its own, and is gone when
+//! dropped.
 
 #![allow(clippy::expect_used, reason = "a test that cannot have its server ends here")]
 
@@ -362,8 +363,8 @@ impl Postgres {
         }
     }
 
-    /// Moves the server's wall clock, as `faketime` writes it: `"+1h"`, `"-7200"`. At once, for running
-    /// sessions too.
+    /// Moves the server's wall clock, as `faketime` writes it: `"+1h"`, `"-7200"`. At once, for
+    /// running sessions too.
     pub fn set_clock(&self, offset: &str) {
         assert!(self.options.clock, "started without a clock to set");
         write_owned(&self.directory.path().join("clock"), &format!("{offset}\n"));
@@ -561,10 +562,16 @@ async fn connect(config: &tokio_postgres::Config) -> Client {
     client
 }
 
+/// In memory where there is such a place: a hundred clusters are no load for a disk then.
+fn room() -> &'static Path {
+    let memory = Path::new("/dev/shm");
+    if memory.is_dir() { memory } else { Path::new("/tmp") }
+}
+
 fn directory() -> TempDir {
     let directory = tempfile::Builder::new()
         .prefix(&format!("{PREFIX}{}-", std::process::id()))
-        .tempdir_in("/tmp")
+        .tempdir_in(room())
         .expect("temporary directory");
     give_to_postgres(directory.path());
     directory
@@ -587,7 +594,7 @@ fn template() -> &'static Path {
 
 /// Removes what test processes left that are gone. A server that lost its directory ends by itself.
 fn sweep() {
-    for entry in fs::read_dir("/tmp").into_iter().flatten().flatten() {
+    for entry in fs::read_dir(room()).into_iter().flatten().flatten() {
         let name = entry.file_name();
         let maker = name
             .to_str()
