@@ -10,11 +10,11 @@ use serde::Serialize;
 use tokio::time::timeout;
 
 use super::{Said, json as print_json};
-use crate::adapters::{alert, hook};
 use crate::adapters::postgres::Store;
 use crate::adapters::postgres::inspect::{GroupInspection, Heartbeats, Inspection};
 use crate::adapters::redis::{Permitted, Redis, gate};
 use crate::adapters::systemd::{Enabled, Systemd};
+use crate::adapters::{alert, hook};
 use crate::config::fault::Faults;
 use crate::config::settings::{Group, Settings};
 use crate::control::protocol::{Request, Response};

@@ -124,7 +124,7 @@ impl Engine {
     fn takeover(&self) -> Option<Takeover> {
         let (tenure, step, fault, trying) = match &self.state {
             State::Promoting { tenure, attempt, fault } => {
-                let trying = matches!(attempt.next, Next::Answer | Next::Lease);
+                let trying = matches!(attempt.next, Next::Answer | Next::Lease(Some(_)));
                 (tenure, Some(attempt.step), fault.clone(), trying)
             }
             State::Active { tenure } | State::Interrupted { tenure } => (tenure, None, None, false),
@@ -171,7 +171,7 @@ impl Engine {
                 (None, Next::RetryAt(_)) => {
                     format!("taking over: {} failed, trying again", attempt.step)
                 }
-                (None, Next::Lease) => format!(
+                (None, Next::Lease(_)) => format!(
                     "taking over: the store must say that the lease is still this node's before {}",
                     attempt.step.doing()
                 ),

@@ -7,7 +7,8 @@ use super::notice::Notice;
 use super::observation::{Epoch, Token};
 use super::plan::Step;
 use super::policy::{
-    ATTEMPTS_BEFORE_DEGRADED, BEAT_EVERY, RETRY_DEGRADED, RETRY_FIRST, STOP_DEADLINE,
+    ATTEMPTS_BEFORE_DEGRADED, BEAT_EVERY, LEASE_DEADLINE, RETRY_DEGRADED, RETRY_FIRST,
+    STOP_DEADLINE,
 };
 use super::{Attempt, Engine, Next, State, Tenure};
 use crate::time::BootTime;
@@ -85,7 +86,7 @@ impl Engine {
             | Step::Persist
             | Step::Flip
             | Step::Publish
-            | Step::Start => Next::Lease,
+            | Step::Start => Next::Lease(Some(now + LEASE_DEADLINE)),
         };
         let attempt = Attempt { step, since: now, failed: 0, again, next };
         let state = State::Promoting { tenure, attempt, fault: None };
@@ -104,7 +105,7 @@ impl Engine {
     pub(super) fn try_again(&mut self, now: BootTime, out: &mut Vec<Action>) {
         let State::Promoting { tenure, attempt, .. } = &mut self.state else { return };
         let limit = if attempt.step == Step::Start { BEAT_EVERY } else { self.policy.timeout };
-        if attempt.next != Next::Lease
+        if !matches!(attempt.next, Next::Lease(_))
             || now.since(tenure.confirmed) >= limit.min(self.policy.timeout)
         {
             return;

@@ -38,10 +38,8 @@ fn for_each_point(points: &[&'static str], case: impl Fn(&Scene, &'static str) +
     let mut failed = Vec::new();
     for points in points.chunks(AT_ONCE) {
         thread::scope(|scope| {
-            let cases: Vec<_> = points
-                .iter()
-                .map(|&point| (point, scope.spawn(|| case(&scene, point))))
-                .collect();
+            let cases: Vec<_> =
+                points.iter().map(|&point| (point, scope.spawn(|| case(&scene, point)))).collect();
             for (point, case) in cases {
                 if case.join().is_err() {
                     failed.push(point);
@@ -112,10 +110,9 @@ fn the_primary_comes_back_before_it_is_started_again() {
         standby.start();
         let asked_only = point == "acquire:intent";
         let (state, epoch) = if asked_only { ("standby", 0) } else { ("interrupted", 1) };
-        let group = standby
-            .wait_for(&format!("{point}: {state}"), |group| {
-                group.state == state && group.verdict == "fresh"
-            });
+        let group = standby.wait_for(&format!("{point}: {state}"), |group| {
+            group.state == state && group.verdict == "fresh"
+        });
         assert_eq!(group.epoch, Some(epoch));
         if !asked_only {
             standby.wait_for_log(&["ERROR", "somebody started them elsewhere"]);

@@ -33,7 +33,8 @@ fn the_store_freezes_right_after_the_lease_was_acquired() {
     let standby = at_the_gate(&scene, &gate);
     scene.postgres.freeze();
     gate.open();
-    is_stuck_at(&standby, "flip", "127.0.0.1");
+    // Either an answer to the step or a word that the lease is still ours does not come.
+    is_stuck_at(&standby, "flip", "store");
     assert!(standby.bots.iter().all(|bot| standby.starts(bot) == 0), "before the rows are set");
     scene.postgres.thaw();
     standby.wait_until_active();
@@ -271,7 +272,8 @@ fn the_daemon_is_killed_while_it_is_active_and_its_units_run_on() {
     let pids: Vec<_> = standby.units.iter().map(|unit| unit.main_pid()).collect();
     standby.kill9();
     until("the units to have beaten without it", || {
-        scene.value("SELECT max(last_heartbeat) > NOW() - interval '1 second' FROM bot_status") == "t"
+        scene.value("SELECT max(last_heartbeat) > NOW() - interval '1 second' FROM bot_status")
+            == "t"
     });
     standby.start();
     standby.wait_until_active();

@@ -83,9 +83,7 @@ fn it_ends_quickly_while_units_are_being_started() {
     let mut standby =
         scene.standby().unit_lines(lines).set("group.start_deadline", "60s").watching();
     scene.silence(&standby);
-    until("the units to be starting", || {
-        standby.units[0].property("ActiveState") == "activating"
-    });
+    until("the units to be starting", || standby.units[0].property("ActiveState") == "activating");
     let asked = BootTime::now();
     assert!(standby.terminate().success());
     assert!(BootTime::now().since(asked) < QUICKLY);
@@ -99,7 +97,8 @@ fn reload(standby: &Standby) {
     standby.notified.wait_for_since(asked, "READY=1");
     let told = standby.notified.since(asked);
     let position = |words: &str| told.iter().position(|line| line.starts_with(words));
-    let (reloading, clock) = (position("RELOADING=1").unwrap(), position("MONOTONIC_USEC=").unwrap());
+    let (reloading, clock) =
+        (position("RELOADING=1").unwrap(), position("MONOTONIC_USEC=").unwrap());
     assert!(reloading < position("READY=1").unwrap(), "{told:?}");
     assert!(clock.abs_diff(reloading) == 1, "in the same message: {told:?}");
 }

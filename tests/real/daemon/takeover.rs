@@ -14,22 +14,20 @@ fn the_bots_are_dead() {
     let group = standby.wait_until_active();
     scene.assert_taken_over(&standby, 1);
     assert_eq!((group.holder.as_deref(), group.epoch), (Some("bravo"), Some(1)));
-    let steps: Vec<_> =
-        group.takeover.unwrap().done.into_iter().map(|done| done.step).collect();
+    let steps: Vec<_> = group.takeover.unwrap().done.into_iter().map(|done| done.step).collect();
     assert_eq!(steps, ["promote", "persist", "flip", "publish", "start", "beat"]);
     assert_noticed_in_time(&scene);
     timeline_is_complete(&scene, &standby);
     // The primary goes silent once more, as it were, and nothing more happens here.
-    let quiet = comes_true(LONG, || scene.epoch(&standby) != 1 || standby.group().state != "active");
+    let quiet =
+        comes_true(LONG, || scene.epoch(&standby) != 1 || standby.group().state != "active");
     assert!(!quiet, "{:?}", standby.group());
     scene.assert_taken_over(&standby, 1);
 }
 
 /// Not before the heartbeat was silent for the timeout, by the database's own record, and soon after.
 fn assert_noticed_in_time(scene: &Scene) {
-    let silent = scene.value(
-        "SELECT f.evidence->>'silent_for_ms' FROM understudy.failover f",
-    );
+    let silent = scene.value("SELECT f.evidence->>'silent_for_ms' FROM understudy.failover f");
     let silent = Duration::from_millis(silent.parse().unwrap());
     assert!(silent >= TIMEOUT, "{silent:?}");
     // The deadline is met by a read of its own, not by the next one of the interval. Everything else
@@ -55,8 +53,12 @@ fn timeline_is_complete(scene: &Scene, standby: &Standby) {
     assert!(timeline.iter().all(|entry| entry["outcome"] == "done"), "{timeline:?}");
     let text = standby.run(&["history"]);
     text.assert_code(0).assert_says("bravo");
-    assert!(scene.value("SELECT last_at > clock_timestamp() - interval '1 minute' \
-         FROM understudy.cooldown") == "t");
+    assert!(
+        scene.value(
+            "SELECT last_at > clock_timestamp() - interval '1 minute' \
+         FROM understudy.cooldown"
+        ) == "t"
+    );
 }
 
 #[test]
@@ -302,9 +304,8 @@ fn a_person_orders_it_during_a_hold() {
     let standby = scene.standby().watching();
     standby.run(&["hold", "--reason", "moving racks"]).assert_code(0);
     scene.silence(&standby);
-    standby.wait_for("silence and the hold", |group| {
-        group.verdict == "stale" && group.hold.is_some()
-    });
+    standby
+        .wait_for("silence and the hold", |group| group.verdict == "stale" && group.hold.is_some());
     standby.run(&["failover", "--yes"]).assert_code(1).assert_says("moving racks");
     standby.run(&["failover", "--yes", "--force"]).assert_code(1).assert_says("release");
     scene.assert_untouched(&standby);

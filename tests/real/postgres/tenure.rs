@@ -159,8 +159,7 @@ async fn nothing_is_recorded_under_a_token_that_is_over() {
     let mut store = ready(&postgres, std::slice::from_ref(&group)).await;
     let old = take(&mut store, &group, 1).await;
     let new = take(&mut store, &group, 2).await;
-    let error =
-        store.finish("trading", old, Ending::Done, None, &json!({})).await.unwrap_err();
+    let error = store.finish("trading", old, Ending::Done, None, &json!({})).await.unwrap_err();
     assert!(matches!(error, StoreError::Superseded { token, .. } if token == old), "{error}");
     store.finish("trading", new, Ending::Done, None, &json!({})).await.unwrap();
     let status = "SELECT status FROM understudy.failover ORDER BY epoch";

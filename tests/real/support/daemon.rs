@@ -947,7 +947,8 @@ impl Gate {
     /// Puts it into a plan.
     pub fn in_plan<'a>(&self, plan: Plan<'a>) -> Plan<'a> {
         let at = self.dir.path().display();
-        let script = format!("echo >> {at}/reached; while test -e {at}/closed; do sleep 0.05; done");
+        let script =
+            format!("echo >> {at}/reached; while test -e {at}/closed; do sleep 0.05; done");
         let command: Vec<toml::Value> =
             ["/bin/sh", "-c", &script].iter().map(|&word| word.into()).collect();
         plan.set("group.fence.command", command).set("group.fence.deadline", "60s")
