@@ -321,7 +321,8 @@ impl Supervisor {
             }
             Action::Remember(memory) => self.order(index, Order::Remember(memory)),
             Action::Run { token, step, again, deadline } => {
-                self.order(index, Order::Run { token, step, again, deadline });
+                let decided = now;
+                self.order(index, Order::Run { token, step, again, deadline, decided });
             }
             Action::StopUnits { deadline } => self.order(index, Order::StopUnits { deadline }),
             Action::Tell(notice) => self.tell(now, index, &notice),

@@ -22,6 +22,7 @@ use crate::adapters::systemd::Systemd;
 use crate::config::settings::{Group, Settings, Severity};
 use crate::control::protocol::Unit;
 use crate::engine::event::{Acquire, Answer, Cause, Event, Memory, Outcome};
+use crate::engine::liveness::seconds;
 use crate::engine::observation::Token;
 use crate::engine::plan::Step;
 use crate::engine::policy::EVIDENCE_MAX_AGE;
@@ -30,6 +31,10 @@ use crate::time::BootTime;
 
 /// Reports and orders that wait. An engine has one thing done at a time, so a handful is many.
 pub const QUEUE_MAX: usize = 64;
+
+/// How old a decision to make a step may be when it is carried out. It waits for a note on disk,
+/// which takes milliseconds. If it waited longer, the lease may be another node's by now.
+const RUN_AGE_MAX: Duration = Duration::from_secs(2);
 
 /// The one connection to the store. Calls take turns: one connection is what the store has to spare
 /// for us, and no call is longer than its deadline.
@@ -67,6 +72,8 @@ pub enum Order {
         again: bool,
         /// How long it may take.
         deadline: Duration,
+        /// When this was decided, by what was known of the lease then.
+        decided: BootTime,
     },
     /// Stop the units, whatever is under way.
     StopUnits {
@@ -203,11 +210,19 @@ impl Worker {
                 }
                 crash_point(&format!("{}:intent", progress_name(&memory)));
             }
-            Order::Run { token, step, again, deadline } => {
-                let outcome = timeout(deadline, self.attempt(token, step, again)).await;
-                let outcome = outcome.unwrap_or_else(|_| {
-                    Outcome::Failed(format!("it took longer than {} s", deadline.as_secs()))
-                });
+            Order::Run { token, step, again, deadline, decided } => {
+                let age = BootTime::now().since(decided);
+                let outcome = if age > RUN_AGE_MAX {
+                    Outcome::Failed(format!(
+                        "this process or host stood still for {} before it; the lease is confirmed \
+                         first",
+                        seconds(age)
+                    ))
+                } else {
+                    timeout(deadline, self.attempt(token, step, again)).await.unwrap_or_else(|_| {
+                        Outcome::Failed(format!("it took longer than {} s", deadline.as_secs()))
+                    })
+                };
                 crash_point(&format!("{step}:effect"));
                 let event = Event::StepEnded { epoch: token.epoch, step, outcome };
                 self.report(Report::Event(event)).await;
@@ -494,12 +509,16 @@ fn progress_name(memory: &Memory) -> &'static str {
     }
 }
 
-/// Dies here by SIGKILL if a test said so.
+/// Dies here by SIGKILL, or stands still here by SIGSTOP, if a test said so.
 #[cfg(feature = "crash-points")]
 fn crash_point(name: &str) {
-    if std::env::var("UNDERSTUDY_CRASH_AT").is_ok_and(|at| at == name) {
-        // There is no way to fail to kill oneself.
-        let _dead = nix::sys::signal::kill(nix::unistd::Pid::this(), nix::sys::signal::SIGKILL);
+    use nix::sys::signal::{Signal, raise};
+    let asked = [("UNDERSTUDY_CRASH_AT", Signal::SIGKILL), ("UNDERSTUDY_STOP_AT", Signal::SIGSTOP)];
+    for (variable, signal) in asked {
+        if std::env::var(variable).is_ok_and(|at| at == name) {
+            // To this thread, so that not even this one goes on for a moment.
+            let _sent = raise(signal);
+        }
     }
 }
 

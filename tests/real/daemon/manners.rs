@@ -41,10 +41,7 @@ fn the_watchdog_is_fed_by_a_loop_that_turns_and_by_nothing_else() {
     // A quarter of the two seconds that systemd allows here, or a turn of a second.
     assert!(fed_for(Duration::from_secs(4)) >= 3);
     standby.signal(Signal::SIGSTOP);
-    until("the process to stand still", || {
-        let stat = std::fs::read_to_string(format!("/proc/{}/stat", standby.pid())).unwrap();
-        stat.rsplit(')').next().unwrap().trim_start().starts_with('T')
-    });
+    standby.wait_until_stopped();
     thread::sleep(Duration::from_millis(300));
     assert_eq!(fed_for(Duration::from_secs(3)), 0);
     standby.signal(Signal::SIGCONT);
