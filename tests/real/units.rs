@@ -11,7 +11,6 @@ use understudy::adapters::systemd::{
 };
 use understudy::time::BootTime;
 
-use futures_util::StreamExt;
 use tokio::task::JoinHandle;
 
 use crate::support::bus::{Container, Unit, wait_until};
@@ -457,60 +456,4 @@ async fn the_stand_in_of_the_demo_starts_and_stops_units_too() {
     let pid = nix::unistd::Pid::from_raw(runner.id().unwrap().cast_signed());
     nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGTERM).unwrap();
     assert!(runner.wait().await.unwrap().success());
-}
-
-#[tokio::test]
-async fn a_start_takes_little_longer_than_queueing_the_jobs() {
-    let container = Container::own();
-    let bots = [container.service(FOREVER), container.service(FOREVER)];
-    let units: Vec<String> = bots.iter().map(Unit::name).collect();
-    let mut systemd = container.systemd();
-    let bare = zbus::connection::Builder::address(&*container.bus).build().await.unwrap();
-    manage(&bare, "Subscribe", &()).await;
-
-    // The best of several, as the machine has other things to do.
-    let (mut ours, mut floor) = (Duration::MAX, Duration::MAX);
-    for _ in 0..10 {
-        let begun = BootTime::now();
-        queue_and_wait(&bare, &units).await;
-        floor = floor.min(BootTime::now().since(begun));
-        systemd.stop(&units, SOON).await.unwrap();
-
-        let begun = BootTime::now();
-        systemd.start(&units, SOON).await.unwrap();
-        ours = ours.min(BootTime::now().since(begun));
-        systemd.stop(&units, SOON).await.unwrap();
-    }
-    println!("started in {ours:?}, the jobs alone take {floor:?}");
-    // On an idle machine it is half as much again; the other tests are at work beside this one.
-    let allowed = floor * 2 + Duration::from_millis(25);
-    assert!(ours <= allowed, "started in {ours:?}, the jobs alone take {floor:?}");
-}
-
-/// What every client must do at least.
-async fn queue_and_wait(bus: &zbus::Connection, units: &[String]) {
-    let rule = "type='signal',interface='org.freedesktop.systemd1.Manager',member='JobRemoved'";
-    let mut removed = zbus::MessageStream::for_match_rule(rule, bus, None).await.unwrap();
-    for unit in units {
-        manage(bus, "StartUnit", &(unit, "replace")).await;
-    }
-    let mut left = units.len();
-    while left > 0 {
-        let message = removed.next().await.unwrap().unwrap();
-        let body = message.body();
-        let (_, _, unit, _): (u32, zbus::OwnedObjectPath, String, String) =
-            body.deserialize().unwrap();
-        left -= usize::from(units.contains(&unit));
-    }
-}
-
-async fn manage<B>(bus: &zbus::Connection, method: &str, body: &B)
-where
-    B: serde::Serialize + zbus::DynamicType,
-{
-    let manager = "org.freedesktop.systemd1.Manager";
-    let path = "/org/freedesktop/systemd1";
-    bus.call_method(Some("org.freedesktop.systemd1"), path, Some(manager), method, body)
-        .await
-        .unwrap();
 }
