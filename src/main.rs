@@ -12,7 +12,12 @@ fn main() -> ExitCode {
     let runtime =
         tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
     let said = match runtime {
-        Ok(runtime) => runtime.block_on(cli::run(options)),
+        Ok(runtime) => {
+            let said = runtime.block_on(cli::run(options));
+            // Not to wait for a name that is being looked up.
+            runtime.shutdown_background();
+            said
+        }
         Err(error) => Err(error.into()),
     };
     match said {

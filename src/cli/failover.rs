@@ -115,7 +115,11 @@ async fn follow(settings: &Settings, group: &Group, json: bool) -> anyhow::Resul
             }
         }
         match now.state.as_str() {
-            "active" | "degraded" => return Ok(now),
+            "active" => return Ok(now),
+            // An order to try a stuck step again is answered by what becomes of that attempt.
+            "degraded" if !now.takeover.as_ref().is_some_and(|takeover| takeover.trying) => {
+                return Ok(now);
+            }
             "standby" => {
                 let why = now.last_refusal.clone().unwrap_or_else(|| now.summary.clone());
                 return Err(Refused(format!("{}: not taken over: {why}", group.name)).into());

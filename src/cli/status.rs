@@ -79,11 +79,10 @@ fn one(group: &Group) -> String {
         row("cooldown", format!("another {}", seconds(Duration::from_millis(left))));
     }
     match &group.not_ready_because {
-        None => row("ready", "not checked yet".to_owned()),
+        None if group.state == "standby" => row("ready", "not checked yet".to_owned()),
+        None => {}
         Some(problems) if problems.is_empty() => {
-            if group.state == "standby" {
-                row("ready", "yes, this node could take over".to_owned());
-            }
+            row("ready", "yes, this node could take over".to_owned());
         }
         Some(problems) => {
             for problem in problems {

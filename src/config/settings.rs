@@ -204,7 +204,7 @@ pub struct Table {
 }
 
 /// How to reach a group's Redis, and when its data are good enough.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Redis {
     /// The replica on this node.
     pub address: Host,

@@ -102,7 +102,7 @@ pub struct Group {
     /// Why a takeover would not happen if the heartbeats became silent now.
     pub blocked_because: Option<String>,
     /// Why this node could not take over when last checked; empty if it could, absent if it was not
-    /// checked yet.
+    /// checked yet or has the group.
     pub not_ready_because: Option<Vec<String>>,
     /// The takeover under way, or the one that made this node active.
     pub takeover: Option<Takeover>,
@@ -152,6 +152,9 @@ pub struct Takeover {
     pub step: Option<String>,
     /// Why it is stuck.
     pub fault: Option<String>,
+    /// Whether an attempt of the step is under way, rather than waited for.
+    #[serde(default)]
+    pub trying: bool,
     /// Steps that are done.
     pub done: Vec<DoneStep>,
 }
@@ -207,6 +210,7 @@ impl Group {
                 cause: takeover.cause.name().to_owned(),
                 step: takeover.step.map(|step| step.name().to_owned()),
                 fault: takeover.fault,
+                trying: takeover.trying,
                 done: takeover
                     .done
                     .into_iter()

@@ -47,7 +47,7 @@ use liveness::{Verdict, Watch, seconds};
 use notice::Notice;
 use observation::{Epoch, Nonce, Observation, Token};
 use plan::Step;
-use policy::{BEAT_EVERY, Policy, STOP_DEADLINE};
+use policy::{BEAT_EVERY, LEASE_DEADLINE, Policy, STOP_DEADLINE};
 
 use crate::time::BootTime;
 
@@ -139,8 +139,9 @@ struct Attempt {
 enum Next {
     /// The answer of the executor.
     Answer,
-    /// A read that says that the lease is still ours.
-    Lease,
+    /// A read that says that the lease is still ours; or this instant, if there is one, after which
+    /// a person is called.
+    Lease(Option<BootTime>),
     /// This instant: try again.
     RetryAt(BootTime),
     /// Heartbeats; or this instant, if there is one, after which a person is called.
@@ -276,8 +277,8 @@ impl Engine {
         let state_at = match &self.state {
             State::Promoting { attempt, .. } => match attempt.next {
                 Next::RetryAt(at) => Some(at),
-                Next::Beats(at) => at,
-                Next::Answer | Next::Lease => None,
+                Next::Beats(at) | Next::Lease(at) => at,
+                Next::Answer => None,
             },
             State::Stopping { retry_at, .. } => *retry_at,
             State::Standby => (!self.check.asked).then_some(self.check.next_at),
@@ -302,7 +303,7 @@ impl Engine {
                 Verdict::Stale | Verdict::Unknown(_) => None,
             },
             State::Promoting {
-                attempt: Attempt { next: Next::Beats(_) | Next::Lease, .. },
+                attempt: Attempt { next: Next::Beats(_) | Next::Lease(_), .. },
                 ..
             } => Some(self.read_at + BEAT_EVERY),
             State::Checking { .. }
@@ -395,6 +396,12 @@ impl Engine {
     fn beat_seen(&self) -> bool {
         (0..self.policy.bots.len())
             .any(|bot| self.watch.unchanged_since(bot).is_some_and(|(_, changed)| changed))
+    }
+
+    /// The lease that this node acts by, and since when: for the history.
+    #[must_use]
+    pub fn lease(&self) -> Option<(Token, BootTime)> {
+        self.tenure().map(|tenure| (tenure.token, tenure.since))
     }
 
     fn tenure(&self) -> Option<&Tenure> {
@@ -513,8 +520,19 @@ impl Engine {
             State::Standby if now >= self.check.next_at => self.start_check(now, out),
             State::Promoting { attempt, .. } => match attempt.next {
                 Next::RetryAt(at) if now >= at => {
-                    attempt.next = Next::Lease;
+                    attempt.next = Next::Lease(Some(now + LEASE_DEADLINE));
                     self.try_again(now, out);
+                }
+                Next::Lease(Some(at)) if now >= at => {
+                    attempt.next = Next::Lease(None);
+                    self.degrade(
+                        format!(
+                            "the store has not said for {} that the lease is still this node's; it \
+                             goes on as soon as the store does",
+                            seconds(LEASE_DEADLINE)
+                        ),
+                        out,
+                    );
                 }
                 Next::Beats(Some(at)) if now >= at => {
                     // There is nothing to try again: it goes on waiting.
@@ -529,7 +547,7 @@ impl Engine {
                         out,
                     );
                 }
-                Next::RetryAt(_) | Next::Beats(_) | Next::Answer | Next::Lease => {}
+                Next::RetryAt(_) | Next::Beats(_) | Next::Answer | Next::Lease(_) => {}
             },
             State::Stopping { retry_at, .. } if retry_at.is_some_and(|at| now >= at) => {
                 *retry_at = None;

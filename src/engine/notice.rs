@@ -98,6 +98,8 @@ pub enum Notice {
         epoch: Epoch,
         /// The step.
         step: Step,
+        /// How long it took, with all attempts.
+        took: Duration,
         /// What is not well.
         text: String,
     },

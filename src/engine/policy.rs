@@ -20,6 +20,10 @@ pub const CHECK_EVERY: Duration = Duration::from_secs(10);
 /// How often the store is read while the first heartbeat of a new primary is awaited.
 pub const BEAT_EVERY: Duration = Duration::from_secs(1);
 
+/// How long a takeover waits for a read that says that the lease is still this node's before a
+/// person is called: three reads that take as long as they may.
+pub const LEASE_DEADLINE: Duration = Duration::from_secs(5);
+
 /// Attempts of a step before a person is called. What fails three times in a few seconds is not a
 /// hiccup.
 pub const ATTEMPTS_BEFORE_DEGRADED: u32 = 3;

@@ -35,7 +35,8 @@ pub struct Snapshot {
     pub cooldown_left: Option<Duration>,
     /// Why this node would not take over if the heartbeats became silent now.
     pub blocker: Option<String>,
-    /// Why this node could not take over when it was last checked; `None` before the first check.
+    /// Why this node could not take over when it was last checked; `None` before the first check,
+    /// and on a node that has the group.
     pub problems: Option<Vec<String>>,
     /// The takeover under way, or the last one.
     pub takeover: Option<Takeover>,
@@ -69,6 +70,8 @@ pub struct Takeover {
     pub step: Option<Step>,
     /// Why it is stuck, if it is.
     pub fault: Option<String>,
+    /// Whether an attempt of the step is under way, rather than waited for.
+    pub trying: bool,
     /// The steps that are done and how long they took.
     pub done: Vec<(Step, Duration)>,
 }
@@ -103,25 +106,36 @@ impl Engine {
                 | State::Active { .. }
                 | State::Stopping { .. } => None,
             },
-            problems: self.check.found.as_ref().map(|(_, problems)| problems.clone()),
+            problems: match self.state {
+                State::Standby | State::Checking { .. } | State::Acquiring { .. } => {
+                    self.check.found.as_ref().map(|(_, problems)| problems.clone())
+                }
+                // Found before the takeover, and true of a node that was yet to take over.
+                State::Promoting { .. }
+                | State::Active { .. }
+                | State::Interrupted { .. }
+                | State::Stopping { .. } => None,
+            },
             takeover: self.takeover(),
             refusal: self.told.refusal.clone(),
         }
     }
 
     fn takeover(&self) -> Option<Takeover> {
-        let (tenure, step, fault) = match &self.state {
+        let (tenure, step, fault, trying) = match &self.state {
             State::Promoting { tenure, attempt, fault } => {
-                (tenure, Some(attempt.step), fault.clone())
+                let trying = matches!(attempt.next, Next::Answer | Next::Lease(Some(_)));
+                (tenure, Some(attempt.step), fault.clone(), trying)
             }
-            State::Active { tenure } | State::Interrupted { tenure } => (tenure, None, None),
+            State::Active { tenure } | State::Interrupted { tenure } => (tenure, None, None, false),
             State::Standby
             | State::Checking { .. }
             | State::Acquiring { .. }
             | State::Stopping { .. } => return None,
         };
         let done = tenure.steps.clone();
-        Some(Takeover { epoch: tenure.token.epoch, cause: tenure.cause, step, fault, done })
+        let (epoch, cause) = (tenure.token.epoch, tenure.cause);
+        Some(Takeover { epoch, cause, step, fault, trying, done })
     }
 
     fn bots(&self, now: BootTime) -> Vec<BotView> {
@@ -157,7 +171,7 @@ impl Engine {
                 (None, Next::RetryAt(_)) => {
                     format!("taking over: {} failed, trying again", attempt.step)
                 }
-                (None, Next::Lease) => format!(
+                (None, Next::Lease(_)) => format!(
                     "taking over: the store must say that the lease is still this node's before {}",
                     attempt.step.doing()
                 ),

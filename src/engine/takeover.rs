@@ -7,7 +7,8 @@ use super::notice::Notice;
 use super::observation::{Epoch, Token};
 use super::plan::Step;
 use super::policy::{
-    ATTEMPTS_BEFORE_DEGRADED, BEAT_EVERY, RETRY_DEGRADED, RETRY_FIRST, STOP_DEADLINE,
+    ATTEMPTS_BEFORE_DEGRADED, BEAT_EVERY, LEASE_DEADLINE, RETRY_DEGRADED, RETRY_FIRST,
+    STOP_DEADLINE,
 };
 use super::{Attempt, Engine, Next, State, Tenure};
 use crate::time::BootTime;
@@ -85,7 +86,7 @@ impl Engine {
             | Step::Persist
             | Step::Flip
             | Step::Publish
-            | Step::Start => Next::Lease,
+            | Step::Start => Next::Lease(Some(now + LEASE_DEADLINE)),
         };
         let attempt = Attempt { step, since: now, failed: 0, again, next };
         let state = State::Promoting { tenure, attempt, fault: None };
@@ -104,7 +105,7 @@ impl Engine {
     pub(super) fn try_again(&mut self, now: BootTime, out: &mut Vec<Action>) {
         let State::Promoting { tenure, attempt, .. } = &mut self.state else { return };
         let limit = if attempt.step == Step::Start { BEAT_EVERY } else { self.policy.timeout };
-        if attempt.next != Next::Lease
+        if !matches!(attempt.next, Next::Lease(_))
             || now.since(tenure.confirmed) >= limit.min(self.policy.timeout)
         {
             return;
@@ -197,11 +198,8 @@ impl Engine {
                     self.degrade(text, out);
                 }
             }
-            Outcome::DoneBut(text) => {
-                out.push(Action::Tell(Notice::StepWarning { epoch, step: ended, text }));
-                self.step_done(now, out);
-            }
-            Outcome::Done => self.step_done(now, out),
+            Outcome::DoneBut(text) => self.step_done(now, Some(text), out),
+            Outcome::Done => self.step_done(now, None, out),
         }
     }
 
@@ -218,12 +216,21 @@ impl Engine {
         out.push(Action::Tell(notice));
     }
 
-    pub(super) fn step_done(&mut self, now: BootTime, out: &mut Vec<Action>) {
+    /// A step has ended, well or with a `warning` instead of its promise.
+    pub(super) fn step_done(
+        &mut self,
+        now: BootTime,
+        warning: Option<String>,
+        out: &mut Vec<Action>,
+    ) {
         let State::Promoting { tenure, attempt, .. } = &self.state else { return };
         let (mut tenure, step, took) = (tenure.clone(), attempt.step, now.since(attempt.since));
         tenure.steps.push((step, took));
         let epoch = tenure.token.epoch;
-        out.push(Action::Tell(Notice::StepDone { epoch, step, took }));
+        out.push(Action::Tell(match warning {
+            None => Notice::StepDone { epoch, step, took },
+            Some(text) => Notice::StepWarning { epoch, step, took, text },
+        }));
         if let Some(next) = self.policy.after(step) {
             self.begin(now, tenure, next, false, Why::Mended, out);
         } else {
@@ -251,7 +258,7 @@ impl Engine {
         };
         let known = self.watch.values().next().is_some();
         if known && self.watch.values().enumerate().all(beats) {
-            self.step_done(now, out);
+            self.step_done(now, None, out);
         }
     }
 

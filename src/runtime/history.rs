@@ -45,8 +45,8 @@ pub enum Entry {
         after: Duration,
         /// How long it took.
         took: Option<Duration>,
-        /// Why it failed.
-        fault: Option<String>,
+        /// Why it failed, or what is not well about it.
+        remark: Option<String>,
     },
     /// A takeover is complete.
     Finished {
@@ -54,8 +54,8 @@ pub enum Entry {
         group: String,
         /// In this tenure.
         token: Token,
-        /// How long it took.
-        took: Duration,
+        /// How long it took; `None` if it was found complete after a restart.
+        took: Option<Duration>,
     },
     /// The store may have alerts that are not in the outbox yet.
     SpoolAlerts,
@@ -84,13 +84,13 @@ pub fn spawn(store: SharedStore, teller: Teller) -> mpsc::Sender<Entry> {
 
 async fn write(store: &SharedStore, teller: &Teller, entry: &Entry) -> Result<(), StoreError> {
     match entry {
-        Entry::Step { group, token, step, outcome, after, took, fault } => {
+        Entry::Step { group, token, step, outcome, after, took, remark } => {
             let step = tenure::Step {
                 name: step.name().to_owned(),
                 outcome: *outcome,
                 after: *after,
                 took: *took,
-                detail: fault.as_ref().map_or(json!({}), |fault| json!({ "fault": fault })),
+                detail: remark.as_ref().map_or(json!({}), |remark| json!({ "fault": remark })),
             };
             store.lock().await.record_step(group, *token, &step).await
         }

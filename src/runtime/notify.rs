@@ -48,11 +48,13 @@ impl Notify {
         }
     }
 
-    /// The first read of the store ended, well or not; `STATUS=` says which.
-    pub fn ready(&mut self) {
+    /// The first read of the store ended, well or not; `status` says which.
+    pub fn ready(&mut self, now: BootTime, status: &str) {
         if !self.ready {
             self.ready = true;
-            send(&[NotifyState::Ready]);
+            status.clone_into(&mut self.status);
+            self.status_at = now;
+            send(&[NotifyState::Ready, NotifyState::Status(status)]);
         }
     }
 

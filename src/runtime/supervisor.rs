@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::{Mutex, mpsc, oneshot};
+use tokio::sync::{Mutex, OwnedMutexGuard, mpsc, oneshot};
 use tokio::time::{sleep, timeout};
 use uuid::Uuid;
 
@@ -20,7 +20,7 @@ use super::notify::Notify;
 use super::policy::policy;
 use super::reads::Reads;
 use super::tell::Teller;
-use super::worker::{Order, QUEUE_MAX, Report, SharedStore, Worker};
+use super::worker::{Equipment, Order, QUEUE_MAX, Report, SharedStore, Worker};
 use crate::adapters::postgres::Store;
 use crate::adapters::postgres::observe::Reading;
 use crate::adapters::postgres::tenure::StepOutcome;
@@ -32,8 +32,7 @@ use crate::engine::Engine;
 use crate::engine::edge::Kind;
 use crate::engine::event::{Action, Cause, Command, Event, Recalled};
 use crate::engine::notice::Notice;
-use crate::engine::observation::{Nonce, Token};
-use crate::engine::plan::Step;
+use crate::engine::observation::Nonce;
 use crate::error::chain;
 use crate::telemetry::Notable;
 use crate::time::BootTime;
@@ -88,16 +87,9 @@ struct Watched {
     orders: mpsc::Sender<Order>,
     redis: Option<String>,
     units: Vec<protocol::Unit>,
-    tenure: Option<Tenure>,
     asked_by: Option<(String, String)>,
     /// When the next look is due while this node has the group.
     look_at: BootTime,
-}
-
-/// The tenure that steps are recorded for.
-struct Tenure {
-    token: Token,
-    since: BootTime,
 }
 
 /// The answer to a read of the store.
@@ -150,7 +142,8 @@ impl Supervisor {
             settings: settings.clone(),
         };
         for group in &settings.groups {
-            let watched = this.watch(&settings, group).await?;
+            let equipment = Equipment::new(settings.clone(), group.clone(), this.store.clone())?;
+            let watched = this.watch(&settings, group, equipment).await?;
             this.groups.push(watched);
         }
         Ok((this, Inbox { reports: reports_in, answers: answers_in, exchanges: exchanges_in }))
@@ -203,7 +196,9 @@ impl Supervisor {
         for index in 0..self.groups.len() {
             self.feed(now, index, Event::Wake);
             let group = &mut self.groups[index];
-            if group.engine.kind() == Kind::Active && group.look_at <= now {
+            // In the states in which no engine asks for a check, and no step is under way.
+            let unasked = matches!(group.engine.kind(), Kind::Active | Kind::Interrupted);
+            if unasked && group.look_at <= now {
                 group.look_at = now + LOOK_EVERY;
                 self.order(index, Order::Look { deadline: LOOK_MAX });
             }
@@ -234,12 +229,11 @@ impl Supervisor {
     /// The store answered, or did not.
     fn answered(&mut self, answered: Answered) {
         let now = BootTime::now();
-        let reading = answered.result.and_then(|reading| self.same_store(reading));
         if answered.generation != self.generation {
             self.reads.failed(now);
             return;
         }
-        match reading {
+        match answered.result.and_then(|reading| self.same_store(reading)) {
             Ok(reading) => {
                 self.reads.good(reading.sent);
                 if !self.sighted {
@@ -262,7 +256,7 @@ impl Supervisor {
                 }
             }
         }
-        self.notify.ready();
+        self.notify.ready(now, &self.status_line(now));
     }
 
     /// A copy of the store, such as one for tests, must not decide about this node's units.
@@ -296,11 +290,10 @@ impl Supervisor {
                 self.groups[index].units = units;
             }
             Report::UnitsActive { at } => {
-                let since = self.groups[index].tenure.as_ref().map(|tenure| at.since(tenure.since));
-                let text = match since {
-                    Some(since) => format!(
+                let text = match self.groups[index].engine.lease() {
+                    Some((_, since)) => format!(
                         "all units are active, {} ms after the decision; they must stay so",
-                        since.as_millis()
+                        at.since(since).as_millis()
                     ),
                     None => "all units are active; they must stay so".to_owned(),
                 };
@@ -324,19 +317,18 @@ impl Supervisor {
             Action::Check { deadline } => self.order(index, Order::Check { deadline }),
             Action::Acquire(question) => {
                 let asked_by = self.groups[index].asked_by.clone();
-                let token = Token { epoch: question.expected.epoch, nonce: question.nonce };
-                self.groups[index].tenure = Some(Tenure { token, since: now });
                 self.order(index, Order::Acquire { question: Box::new(question), asked_by });
             }
             Action::Remember(memory) => self.order(index, Order::Remember(memory)),
             Action::Run { token, step, again, deadline } => {
-                let since = self.groups[index].tenure.as_ref().map_or(now, |tenure| tenure.since);
-                self.groups[index].tenure = Some(Tenure { token, since });
-                self.order(index, Order::Run { token, step, again, deadline });
+                let decided = now;
+                self.order(index, Order::Run { token, step, again, deadline, decided });
             }
             Action::StopUnits { deadline } => self.order(index, Order::StopUnits { deadline }),
             Action::Tell(notice) => self.tell(now, index, &notice),
             Action::Moved(edge) => {
+                // What was seen of Redis and the units before is past.
+                self.groups[index].look_at = BootTime::ZERO;
                 tracing::debug!(group = self.groups[index].name, "{edge}");
             }
             // Only `failover` asks, and takes its answer from the actions itself.
@@ -353,50 +345,54 @@ impl Supervisor {
     }
 
     fn tell(&mut self, now: BootTime, index: usize, notice: &Notice) {
-        let group = &self.groups[index];
-        self.teller.tell(&group.name, notice);
-        let since = |took: Duration| {
-            let start = group.tenure.as_ref().map_or(now, |tenure| tenure.since);
-            now.since(start).saturating_sub(took)
-        };
-        let token = group.tenure.as_ref().map(|tenure| tenure.token);
-        if let (Notice::Acquired { cause: Cause::Automatic, .. }, Some(stale_at)) =
-            (notice, group.engine.stale_at())
-        {
-            let late = now.since(stale_at).as_millis();
-            let text = format!("the lease was granted {late} ms after the silence was long enough");
-            self.teller.remark(&group.name, &text);
+        let watched = &self.groups[index];
+        self.teller.tell(&watched.name, notice);
+        if let Notice::Acquired { cause, .. } = notice {
+            self.record(Entry::SpoolAlerts);
+            if let (Cause::Automatic, Some(stale_at)) = (cause, watched.engine.stale_at()) {
+                let late = now.since(stale_at).as_millis();
+                let text =
+                    format!("the lease was granted {late} ms after the silence was long enough");
+                self.teller.remark(&watched.name, &text);
+            }
         }
+        let Some((token, since)) = watched.engine.lease() else { return };
+        let group = watched.name.clone();
+        let after = |took: Duration| now.since(since).saturating_sub(took);
         let entry = match notice {
-            Notice::Acquired { .. } => Some(Entry::SpoolAlerts),
-            Notice::StepDone { step, took, .. } => {
-                token.map(|token| self.step(index, token, *step, since(*took), Some(*took), None))
-            }
-            Notice::StepFailed { step, fault, .. } => token.map(|token| {
-                self.step(index, token, *step, since(Duration::ZERO), None, Some(fault.clone()))
-            }),
-            Notice::Completed { took, .. } => {
-                token.map(|token| Entry::Finished { group: group.name.clone(), token, took: *took })
-            }
-            _ => None,
+            Notice::StepDone { step, took, .. } => Entry::Step {
+                group,
+                token,
+                step: *step,
+                outcome: StepOutcome::Done,
+                after: after(*took),
+                took: Some(*took),
+                remark: None,
+            },
+            Notice::StepWarning { step, took, text, .. } => Entry::Step {
+                group,
+                token,
+                step: *step,
+                outcome: StepOutcome::Done,
+                after: after(*took),
+                took: Some(*took),
+                remark: Some(text.clone()),
+            },
+            Notice::StepFailed { step, fault, .. } => Entry::Step {
+                group,
+                token,
+                step: *step,
+                outcome: StepOutcome::Failed,
+                after: after(Duration::ZERO),
+                took: None,
+                remark: Some(fault.clone()),
+            },
+            Notice::Completed { took, .. } => Entry::Finished { group, token, took: Some(*took) },
+            // It may have been killed between the last step and the note that it was the last.
+            Notice::Adopted { .. } => Entry::Finished { group, token, took: None },
+            _ => return,
         };
-        if let Some(entry) = entry {
-            self.record(entry);
-        }
-    }
-
-    fn step(
-        &self,
-        index: usize,
-        token: Token,
-        step: Step,
-        after: Duration,
-        took: Option<Duration>,
-        fault: Option<String>,
-    ) -> Entry {
-        let outcome = if fault.is_some() { StepOutcome::Failed } else { StepOutcome::Done };
-        let group = self.groups[index].name.clone();
-        Entry::Step { group, token, step, outcome, after, took, fault }
+        self.record(entry);
     }
 
     fn record(&self, entry: Entry) {
@@ -495,26 +491,31 @@ impl Supervisor {
     // ---- configuration ----
 
     /// Makes an engine and a worker for a group.
-    async fn watch(&mut self, settings: &Arc<Settings>, group: &Group) -> anyhow::Result<Watched> {
+    async fn watch(
+        &mut self,
+        settings: &Settings,
+        group: &Group,
+        equipment: Equipment,
+    ) -> anyhow::Result<Watched> {
         let recalled = self.recall(settings, group).await?;
         let id = self.next_id;
         self.next_id += 1;
         let first_nonce = Nonce(Uuid::new_v4().as_u128());
         let engine = Engine::new(BootTime::now(), policy(settings, group), first_nonce, recalled);
         let (orders, orders_in) = mpsc::channel(QUEUE_MAX);
-        let worker = Worker::new(
-            id,
-            settings.clone(),
-            group.clone(),
-            self.store.clone(),
-            self.systemd.clone(),
-            self.reports.clone(),
-        )?;
+        let worker = Worker::new(id, equipment, self.systemd.clone(), self.reports.clone());
         tokio::spawn(worker.run(orders_in));
         let name = group.name.clone();
-        let (redis, units, tenure, asked_by) = (None, Vec::new(), None, None);
-        let look_at = BootTime::ZERO;
-        Ok(Watched { id, name, engine, orders, redis, units, tenure, asked_by, look_at })
+        Ok(Watched {
+            id,
+            name,
+            engine,
+            orders,
+            redis: None,
+            units: Vec::new(),
+            asked_by: None,
+            look_at: BootTime::ZERO,
+        })
     }
 
     async fn recall(
@@ -576,19 +577,24 @@ impl Supervisor {
             }
         }
         let settings = Arc::new(settings);
-        // A connection that can be kept saves every group a new window.
-        let same_store =
-            settings.store == old.store && settings.watch.reply_timeout == old.watch.reply_timeout;
-        let store = match same_store {
-            true => None,
-            false => Some(new_store(&settings).map_err(|error| format!("{error:#}"))?),
+        let kept = self.keep_store(&settings).await;
+        let store = match &kept {
+            Some(_) => self.store.clone(),
+            None => {
+                let store = new_store(&settings).map_err(|error| format!("{error:#}"))?;
+                Arc::new(Mutex::new(store))
+            }
         };
+        let mut present = Vec::new();
         let mut fresh = Vec::new();
         for group in &settings.groups {
-            if !self.groups.iter().any(|watched| watched.name == group.name) {
-                let watched =
-                    self.watch(&settings, group).await.map_err(|error| format!("{error:#}"))?;
-                fresh.push(watched);
+            let equipment = Equipment::new(settings.clone(), group.clone(), store.clone())
+                .map_err(|error| format!("group {}: {}", group.name, chain(&error)))?;
+            if self.groups.iter().any(|watched| watched.name == group.name) {
+                present.push((group, equipment));
+            } else {
+                let watched = self.watch(&settings, group, equipment).await;
+                fresh.push(watched.map_err(|error| format!("{error:#}"))?);
             }
         }
         self.teller
@@ -597,30 +603,40 @@ impl Supervisor {
             .map_err(|error| format!("{error:#}"))?;
         // From here on nothing can fail.
         let now = BootTime::now();
-        match store {
-            Some(store) => *self.store.lock().await = store,
-            None => self.store.lock().await.watch(&settings.groups),
+        match kept {
+            Some(mut store) => store.watch(&settings.groups),
+            None => {
+                self.history = history::spawn(store.clone(), self.teller.clone());
+                self.store = store;
+            }
         }
         self.generation += 1;
         self.reads.set_interval(settings.watch.interval);
-        let mut groups = Vec::new();
-        for group in &settings.groups {
-            if let Some(index) = self.groups.iter().position(|watched| watched.name == group.name) {
-                let mut watched = self.groups.swap_remove(index);
-                watched.engine.apply(now, policy(&settings, group));
-                let order = Order::Reload(settings.clone(), Box::new(group.clone()));
-                if watched.orders.try_send(order).is_err() {
-                    self.teller.remark(&watched.name, "the worker did not take the configuration");
-                }
-                groups.push(watched);
-            } else if let Some(index) = fresh.iter().position(|watched| watched.name == group.name)
-            {
-                groups.push(fresh.swap_remove(index));
+        for (group, equipment) in present {
+            let found = self.groups.iter().position(|watched| watched.name == group.name);
+            let Some(index) = found else { continue };
+            let mut watched = self.groups.swap_remove(index);
+            watched.engine.apply(now, policy(&settings, group));
+            if watched.orders.try_send(Order::Reload(Box::new(equipment))).is_err() {
+                self.teller.remark(&watched.name, "the worker did not take the configuration");
             }
+            fresh.push(watched);
         }
-        self.groups = groups;
+        let place = |name: &str| settings.groups.iter().position(|group| group.name == name);
+        fresh.sort_by_key(|watched| place(&watched.name));
+        self.groups = fresh;
         self.settings = settings;
         Ok(())
+    }
+
+    /// The present store, if it is still the configured one: a connection that is kept saves every
+    /// group a new window. Not if it is busy with a call that hangs, for which nobody waits here.
+    async fn keep_store(&self, settings: &Settings) -> Option<OwnedMutexGuard<Store>> {
+        let (old, patience) = (&self.settings, settings.watch.reply_timeout);
+        if settings.store != old.store || patience != old.watch.reply_timeout {
+            return None;
+        }
+        timeout(patience, self.store.clone().lock_owned()).await.ok()
     }
 
     // ---- the end ----

@@ -4,6 +4,7 @@
 //! order to stop the units ends whatever is under way, as they must not be started any more.
 
 use std::collections::VecDeque;
+use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,11 +17,12 @@ use super::files;
 use crate::adapters::hook;
 use crate::adapters::postgres::Store;
 use crate::adapters::postgres::tenure::{self, AcquireKind, AcquireOutcome, NewAlert};
-use crate::adapters::redis::{Persisted, Redis, gate};
+use crate::adapters::redis::{Persisted, Redis, RedisError, gate};
 use crate::adapters::systemd::Systemd;
 use crate::config::settings::{Group, Settings, Severity};
 use crate::control::protocol::Unit;
 use crate::engine::event::{Acquire, Answer, Cause, Event, Memory, Outcome};
+use crate::engine::liveness::seconds;
 use crate::engine::observation::Token;
 use crate::engine::plan::Step;
 use crate::engine::policy::EVIDENCE_MAX_AGE;
@@ -29,6 +31,10 @@ use crate::time::BootTime;
 
 /// Reports and orders that wait. An engine has one thing done at a time, so a handful is many.
 pub const QUEUE_MAX: usize = 64;
+
+/// How old a decision to make a step may be when it is carried out. It waits for a note on disk,
+/// which takes milliseconds. If it waited longer, the lease may be another node's by now.
+const RUN_AGE_MAX: Duration = Duration::from_secs(2);
 
 /// The one connection to the store. Calls take turns: one connection is what the store has to spare
 /// for us, and no call is longer than its deadline.
@@ -66,6 +72,8 @@ pub enum Order {
         again: bool,
         /// How long it may take.
         deadline: Duration,
+        /// When this was decided, by what was known of the lease then.
+        decided: BootTime,
     },
     /// Stop the units, whatever is under way.
     StopUnits {
@@ -73,7 +81,37 @@ pub enum Order {
         deadline: Duration,
     },
     /// Go on with another configuration.
-    Reload(Arc<Settings>, Box<Group>),
+    Reload(Box<Equipment>),
+}
+
+/// What a worker works with. It is made before a configuration is applied, so that one which cannot
+/// be used is refused whole.
+pub struct Equipment {
+    settings: Arc<Settings>,
+    group: Group,
+    store: SharedStore,
+    redis: Option<Redis>,
+}
+
+impl Equipment {
+    /// Does no I/O but to read certificate authorities.
+    ///
+    /// # Errors
+    /// If the group's Redis cannot be used as configured.
+    pub fn new(
+        settings: Arc<Settings>,
+        group: Group,
+        store: SharedStore,
+    ) -> Result<Self, RedisError> {
+        let redis = group.redis.as_ref().map(Redis::new).transpose()?;
+        Ok(Self { settings, group, store, redis })
+    }
+}
+
+impl fmt::Debug for Equipment {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Equipment").field("group", &self.group.name).finish_non_exhaustive()
+    }
 }
 
 /// What a worker reports.
@@ -111,20 +149,15 @@ pub struct Worker {
 
 impl Worker {
     /// A worker for group number `index`.
-    ///
-    /// # Errors
-    /// If the group's Redis cannot be used as configured, such as for a certificate authority that
-    /// cannot be read.
+    #[must_use]
     pub fn new(
         index: usize,
-        settings: Arc<Settings>,
-        group: Group,
-        store: SharedStore,
+        equipment: Equipment,
         systemd: Systemd,
         reports: mpsc::Sender<(usize, Report)>,
-    ) -> anyhow::Result<Self> {
-        let redis = group.redis.as_ref().map(Redis::new).transpose()?;
-        Ok(Self { index, settings, group, store, redis, systemd, reports })
+    ) -> Self {
+        let Equipment { settings, group, store, redis } = equipment;
+        Self { index, settings, group, store, redis, systemd, reports }
     }
 
     /// Works until the supervisor is gone.
@@ -177,11 +210,19 @@ impl Worker {
                 }
                 crash_point(&format!("{}:intent", progress_name(&memory)));
             }
-            Order::Run { token, step, again, deadline } => {
-                let outcome = timeout(deadline, self.attempt(token, step, again)).await;
-                let outcome = outcome.unwrap_or_else(|_| {
-                    Outcome::Failed(format!("it took longer than {} s", deadline.as_secs()))
-                });
+            Order::Run { token, step, again, deadline, decided } => {
+                let age = BootTime::now().since(decided);
+                let outcome = if age > RUN_AGE_MAX {
+                    Outcome::Failed(format!(
+                        "this process or host stood still for {} before it; the lease is confirmed \
+                         first",
+                        seconds(age)
+                    ))
+                } else {
+                    timeout(deadline, self.attempt(token, step, again)).await.unwrap_or_else(|_| {
+                        Outcome::Failed(format!("it took longer than {} s", deadline.as_secs()))
+                    })
+                };
                 crash_point(&format!("{step}:effect"));
                 let event = Event::StepEnded { epoch: token.epoch, step, outcome };
                 self.report(Report::Event(event)).await;
@@ -191,16 +232,19 @@ impl Worker {
                 let fault = stopped.err().map(|error| chain(&error));
                 self.report(Report::Event(Event::UnitsStopped { fault })).await;
             }
-            Order::Reload(settings, group) => {
-                let redis = group.redis.as_ref().map(Redis::new).transpose();
-                match redis {
-                    Ok(redis) => self.redis = redis,
-                    Err(error) => self.remark(format!("redis: {}", chain(&error))).await,
-                }
-                self.settings = settings;
-                self.group = *group;
-            }
+            Order::Reload(equipment) => self.reload(*equipment),
         }
+    }
+
+    fn reload(&mut self, equipment: Equipment) {
+        let Equipment { settings, group, store, redis } = equipment;
+        // The present one knows the last lag, which a dead primary cannot tell any more.
+        if group.redis != self.group.redis {
+            self.redis = redis;
+        }
+        self.settings = settings;
+        self.group = group;
+        self.store = store;
     }
 
     // ---- can this node run the group? ----
@@ -465,12 +509,16 @@ fn progress_name(memory: &Memory) -> &'static str {
     }
 }
 
-/// Dies here by SIGKILL if a test said so.
+/// Dies here by SIGKILL, or stands still here by SIGSTOP, if a test said so.
 #[cfg(feature = "crash-points")]
 fn crash_point(name: &str) {
-    if std::env::var("UNDERSTUDY_CRASH_AT").is_ok_and(|at| at == name) {
-        // There is no way to fail to kill oneself.
-        let _dead = nix::sys::signal::kill(nix::unistd::Pid::this(), nix::sys::signal::SIGKILL);
+    use nix::sys::signal::{Signal, raise};
+    let asked = [("UNDERSTUDY_CRASH_AT", Signal::SIGKILL), ("UNDERSTUDY_STOP_AT", Signal::SIGSTOP)];
+    for (variable, signal) in asked {
+        if std::env::var(variable).is_ok_and(|at| at == name) {
+            // To this thread, so that not even this one goes on for a moment.
+            let _sent = raise(signal);
+        }
     }
 }
 

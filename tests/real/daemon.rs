@@ -2,14 +2,17 @@
 //! when it dies in between.
 //!
 //! The shortest timers that the product allows are used, an interval of a second and a timeout of
-//! three, so that an outage of twelve seconds is to them what four minutes are to the defaults.
+//! three, so that an outage of ten seconds is to them what three minutes are to the defaults.
 
+mod alerts;
 #[cfg(feature = "crash-points")]
 mod crash;
 mod faults;
 mod manners;
 mod quiet;
 mod refusals;
+#[cfg(feature = "crash-points")]
+mod standstill;
 mod takeover;
 
 use std::time::Duration;
@@ -17,7 +20,7 @@ use std::time::Duration;
 use crate::support::daemon::TIMEOUT;
 
 /// Longer than a wrong implementation would need to fail over, three times over.
-const LONG: Duration = Duration::from_secs(4 * TIMEOUT.as_secs());
+const LONG: Duration = Duration::from_secs(3 * TIMEOUT.as_secs() + 1);
 
 /// A window, and what may come on top of it: the phase of the reads, a check, the acquisition.
 const WINDOW: Duration = Duration::from_secs(TIMEOUT.as_secs() + 2);

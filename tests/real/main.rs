@@ -1,5 +1,12 @@
 //! Tests against real servers: Postgres, Redis, systemd. `scripts/test` starts what they need.
 
+#![allow(
+    clippy::expect_used,
+    clippy::unwrap_used,
+    clippy::print_stderr,
+    reason = "a test that cannot go on must say so"
+)]
+
 mod alerts;
 mod config;
 mod daemon;

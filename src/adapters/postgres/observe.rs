@@ -75,7 +75,7 @@ impl Store {
             .await;
         let answer = match asked {
             Ok(answer) => answer,
-            Err(fault) => return Err(self.explain(fault).await),
+            Err(fault) => return Err(self.explain(StoreError::Observe(fault)).await),
         };
         let [row] = answer.rows.as_slice() else {
             return Err(self.not_set_up(answer.server));
@@ -102,20 +102,19 @@ impl Store {
     }
 
     /// What is wrong with the schema, if a statement that names its objects was refused for it.
-    pub(super) async fn explain(&mut self, fault: Fault) -> StoreError {
-        let refused = matches!(&fault, Fault::Query { .. });
-        let fault = StoreError::Observe(fault);
-        if !refused || fault.kind() != ErrorKind::Misconfigured {
-            return fault;
+    pub(super) async fn explain(&mut self, error: StoreError) -> StoreError {
+        let refused = matches!(error.fault(), Some(Fault::Query { .. }));
+        if !refused || error.kind() != ErrorKind::Misconfigured {
+            return error;
         }
         let statement = self.sql("SELECT schema_version FROM @schema@.store_id");
         match self.connection.query(self.reply_timeout, &statement, &[]).await {
             Ok(answer) => match answer.rows.first() {
-                Some(row) => self.check_version(row.get(0)).err().unwrap_or(fault),
+                Some(row) => self.check_version(row.get(0)).err().unwrap_or(error),
                 None => self.not_set_up(answer.server),
             },
             Err(Fault::Query { server, .. }) => self.not_set_up(server),
-            Err(Fault::Connect(_) | Fault::Timeout { .. } | Fault::Answer { .. }) => fault,
+            Err(Fault::Connect(_) | Fault::Timeout { .. } | Fault::Answer { .. }) => error,
         }
     }
 

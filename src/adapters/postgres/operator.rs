@@ -305,8 +305,11 @@ impl Store {
         fail: impl FnOnce(Fault) -> StoreError,
     ) -> Result<bool, StoreError> {
         let statement = self.sql(template);
-        let answer =
-            self.connection.query(self.reply_timeout, &statement, params).await.map_err(fail)?;
+        let asked = self.connection.query(self.reply_timeout, &statement, params).await;
+        let answer = match asked {
+            Ok(answer) => answer,
+            Err(fault) => return Err(self.explain(fail(fault)).await),
+        };
         match answer.rows.first() {
             Some(row) => Ok(row.get(0)),
             None => Err(StoreError::NoSuchGroup { group: group.to_owned() }),
@@ -315,11 +318,11 @@ impl Store {
 
     async fn records(&mut self, params: &[Param<'_>]) -> Result<Vec<Record>, StoreError> {
         let statement = self.sql(HISTORY).replace("@utc@", UTC);
-        let answer = self
-            .connection
-            .query(self.reply_timeout, &statement, params)
-            .await
-            .map_err(StoreError::History)?;
+        let asked = self.connection.query(self.reply_timeout, &statement, params).await;
+        let answer = match asked {
+            Ok(answer) => answer,
+            Err(fault) => return Err(self.explain(StoreError::History(fault)).await),
+        };
         let record = |row: &tokio_postgres::Row| {
             serde_json::from_value(row.get(0)).map_err(|error| {
                 let (server, what) = (answer.server.clone(), error.to_string());
@@ -364,7 +367,8 @@ WITH before AS (
 ), told AS (
   UPDATE @schema@.control c SET latched_at = NULL FROM before WHERE c.grp = before.grp
 ), counted AS (
-  UPDATE @schema@.cooldown d SET recent = '{}', last_at = least(d.last_at, clock_timestamp())
+  UPDATE @schema@.cooldown d SET recent = '{}',
+    last_at = CASE WHEN d.last_at > clock_timestamp() THEN clock_timestamp() ELSE d.last_at END
     FROM before WHERE d.grp = before.grp
 )
 INSERT INTO @schema@.event (grp, epoch, kind, node, by_whom, detail)

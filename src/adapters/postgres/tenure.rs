@@ -371,7 +371,8 @@ impl Store {
         .await
     }
 
-    /// Ends the history of the failover that `token` stands for.
+    /// Ends the history of the failover that `token` stands for, if it has not ended so already.
+    /// `took` is `None` if nobody saw how long it took.
     ///
     /// # Errors
     /// As [`Store::record_step`].
@@ -380,7 +381,7 @@ impl Store {
         group: &str,
         token: Token,
         ending: Ending,
-        took: Duration,
+        took: Option<Duration>,
         detail: &Value,
     ) -> Result<(), StoreError> {
         let statement = self.sql(FINISH);
@@ -394,7 +395,7 @@ impl Store {
                 (&uuid(token.nonce), Type::UUID),
                 (&self.node.clone(), Type::TEXT),
                 (&ending.as_str(), Type::TEXT),
-                (&millis(took), Type::INT8),
+                (&took.map(millis), Type::INT8),
                 (detail, Type::JSONB),
             ],
         )
@@ -434,10 +435,14 @@ WITH current AS (
   SELECT grp, epoch, nonce FROM @schema@.fence WHERE grp = $1 AND epoch = $2 AND nonce = $3 FOR SHARE
 ), told AS (
   UPDATE @schema@.failover SET status = $5, ended_at = clock_timestamp()
-   WHERE id IN (SELECT nonce FROM current)
+   WHERE id IN (SELECT nonce FROM current) AND status <> $5 RETURNING id
+), noted AS (
+  INSERT INTO @schema@.event
+    (grp, epoch, kind, node, failover, step, outcome, after_ms, took_ms, detail)
+  SELECT grp, epoch, 'finished', $4, nonce, 'finish', $5, $6, 0, $7
+    FROM current JOIN told ON told.id = current.nonce
 )
-INSERT INTO @schema@.event (grp, epoch, kind, node, failover, step, outcome, after_ms, took_ms, detail)
-SELECT grp, epoch, 'finished', $4, nonce, 'finish', $5, $6, 0, $7 FROM current RETURNING id";
+SELECT epoch FROM current";
 
 /// What the function `acquire` answers.
 #[derive(Deserialize)]

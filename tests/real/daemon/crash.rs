@@ -30,10 +30,10 @@ const POINTS: [&str; 16] = [
 ];
 
 /// So many at once: each is a dozen processes.
-const AT_ONCE: usize = 4;
+const AT_ONCE: usize = 6;
 
 /// Runs a case for each point, some at once, and says which failed.
-fn for_each_point(points: &[&'static str], case: impl Fn(&Scene, &'static str) + Sync) {
+pub(super) fn for_each_point(points: &[&'static str], case: impl Fn(&Scene, &'static str) + Sync) {
     let scene = Scene::new();
     let mut failed = Vec::new();
     for points in points.chunks(AT_ONCE) {

@@ -41,10 +41,7 @@ fn the_watchdog_is_fed_by_a_loop_that_turns_and_by_nothing_else() {
     // A quarter of the two seconds that systemd allows here, or a turn of a second.
     assert!(fed_for(Duration::from_secs(4)) >= 3);
     standby.signal(Signal::SIGSTOP);
-    until("the process to stand still", || {
-        let stat = std::fs::read_to_string(format!("/proc/{}/stat", standby.pid())).unwrap();
-        stat.rsplit(')').next().unwrap().trim_start().starts_with('T')
-    });
+    standby.wait_until_stopped();
     thread::sleep(Duration::from_millis(300));
     assert_eq!(fed_for(Duration::from_secs(3)), 0);
     standby.signal(Signal::SIGCONT);
@@ -68,6 +65,8 @@ fn it_ends_quickly_while_the_store_hangs() {
     let mut standby = scene.standby().set("store.connect_timeout", "30s").watching();
     scene.postgres.freeze();
     standby.wait_for("it to be noticed", |group| group.verdict == "unknown");
+    // The next attempt to read is under way by then, and does not end for half a minute.
+    thread::sleep(Duration::from_secs(2));
     let asked = BootTime::now();
     assert!(standby.terminate().success());
     assert!(BootTime::now().since(asked) < QUICKLY);
@@ -118,6 +117,8 @@ fn a_valid_configuration_is_applied_whole() {
     standby.config["group"].as_table_mut().unwrap().insert("second".to_owned(), other.into());
     standby.write_config();
     standby.run(&["setup", "--user", "postgres"]).assert_code(0);
+    // The unit reads the first group's file.
+    std::os::unix::fs::symlink("second.env", standby.environment_file()).unwrap();
     reload(&standby);
     let status = standby.try_status().unwrap();
     assert_eq!(status.configuration_refused, None);
@@ -189,6 +190,8 @@ fn it_is_loaded_again_while_the_store_hangs_and_the_loop_goes_on() {
     let mut standby = scene.standby().set("store.connect_timeout", "30s").watching();
     scene.postgres.freeze();
     standby.wait_for("it to be noticed", |group| group.verdict == "unknown");
+    // The next attempt to read is under way by then, and does not end for half a minute.
+    thread::sleep(Duration::from_secs(2));
     standby.configure("group.cooldown", "6m");
     let asked = BootTime::now();
     reload(&standby);

@@ -100,14 +100,14 @@ fn the_file_is_empty_or_missing_or_garbage_or_says_things_twice() {
     configuration_is_refused(&standby, &["understudy.toml:1:", "more"]);
 
     fs::write(&file, format!("{good}\n[group.trading]\nbots = [\"x\"]\n")).unwrap();
-    configuration_is_refused(&standby, &["understudy.toml:", "trading"]);
+    configuration_is_refused(&standby, &["understudy.toml:", "duplicate key"]);
 
     fs::write(
         &file,
         format!("{good}\n[group.other]\nbots = [\"equity\"]\nunits = [\"x.service\"]\n"),
     )
     .unwrap();
-    configuration_is_refused(&standby, &["understudy.toml:", "equity"]);
+    configuration_is_refused(&standby, &["understudy.toml:", "this bot is also in group.other"]);
     scene_has_no_schema(&scene);
 }
 
@@ -274,12 +274,27 @@ fn a_unit_does_not_exist() {
 fn the_state_directory_is_read_only() {
     let scene = Scene::new();
     let mut standby = scene.standby().ready();
-    let disk = SmallDisk::mount(&standby.path("state"), "size=4m");
     standby.start();
     standby.wait_until_watching();
-    disk.remount("ro");
+    // Files that are open stay so; whatever is opened from now on is on this one.
+    let disk = SmallDisk::mount(&standby.path("state"), "size=4m,ro");
     standby.run(&["check"]).assert_code(FAULT).assert_says("cannot be written");
-    not_ready_and_then(&scene, &standby, "state directory", || disk.remount("rw"));
+    let mut disk = Some(disk);
+    not_ready_and_then(&scene, &standby, "cannot be written", || drop(disk.take()));
+}
+
+#[test]
+fn the_state_directory_is_read_only_from_the_beginning() {
+    let scene = Scene::new();
+    let mut standby = scene.standby().ready();
+    let disk = SmallDisk::mount(&standby.path("state"), "size=4m,ro");
+    standby.start();
+    assert_eq!(standby.wait_for_end().code(), Some(1));
+    assert!(standby.has_logged(&["state/outbox", "Read-only file system"]));
+    drop(disk);
+    standby.start();
+    standby.wait_until_watching();
+    scene.assert_untouched(&standby);
 }
 
 #[test]
@@ -310,7 +325,7 @@ fn the_disk_of_the_state_directory_is_much_too_small() {
 }
 
 /// A node that could not remember its tenure does not take over, until it can.
-fn not_ready_and_then(scene: &Scene, standby: &Standby, words: &str, mend: impl Fn()) {
+fn not_ready_and_then(scene: &Scene, standby: &Standby, words: &str, mend: impl FnOnce()) {
     scene.silence(standby);
     standby.stays_quiet_for(LONG);
     scene.assert_untouched(standby);

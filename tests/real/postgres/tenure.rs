@@ -124,7 +124,7 @@ async fn a_failover_leaves_a_timeline() {
         Step { outcome: StepOutcome::Started, took: None, name: "start".to_owned(), ..step };
     store.record_step("trading", token, &running).await.unwrap();
     store
-        .finish("trading", token, Ending::Failed, Duration::from_secs(9), &json!({}))
+        .finish("trading", token, Ending::Failed, Some(Duration::from_secs(9)), &json!({}))
         .await
         .unwrap();
 
@@ -159,10 +159,9 @@ async fn nothing_is_recorded_under_a_token_that_is_over() {
     let mut store = ready(&postgres, std::slice::from_ref(&group)).await;
     let old = take(&mut store, &group, 1).await;
     let new = take(&mut store, &group, 2).await;
-    let error =
-        store.finish("trading", old, Ending::Done, Duration::ZERO, &json!({})).await.unwrap_err();
+    let error = store.finish("trading", old, Ending::Done, None, &json!({})).await.unwrap_err();
     assert!(matches!(error, StoreError::Superseded { token, .. } if token == old), "{error}");
-    store.finish("trading", new, Ending::Done, Duration::ZERO, &json!({})).await.unwrap();
+    store.finish("trading", new, Ending::Done, None, &json!({})).await.unwrap();
     let status = "SELECT status FROM understudy.failover ORDER BY epoch";
     assert_eq!(postgres.rows(status).await, [["superseded"], ["done"]]);
 }

@@ -178,6 +178,19 @@ impl Scene {
         self.postgres = postgres;
     }
 
+    /// Another node, `delta`, acquires the lease of a standby's group.
+    pub fn delta_takes(&self, standby: &Standby) {
+        let group = &standby.group;
+        self.sql(&format!(
+            "BEGIN;
+             UPDATE understudy.lease SET epoch = epoch + 1, holder = 'delta', seq = 0,
+               nonce = gen_random_uuid(), changed_at = clock_timestamp() WHERE grp = '{group}';
+             UPDATE understudy.fence f SET epoch = l.epoch, holder = l.holder, nonce = l.nonce
+               FROM understudy.lease l WHERE l.grp = f.grp AND f.grp = '{group}';
+             COMMIT"
+        ));
+    }
+
     /// The epoch of a standby's group.
     pub fn epoch(&self, standby: &Standby) -> u64 {
         let group = &standby.group;
@@ -712,6 +725,14 @@ impl Standby {
         assert_eq!(status.signal(), Some(Signal::SIGKILL as i32), "{status}");
     }
 
+    /// Waits until it stands still, as after SIGSTOP.
+    pub fn wait_until_stopped(&self) {
+        until("the daemon to stand still", || {
+            let stat = fs::read_to_string(format!("/proc/{}/stat", self.pid())).unwrap();
+            stat.rsplit(')').next().unwrap().trim_start().starts_with('T')
+        });
+    }
+
     /// Whether it still runs.
     pub fn runs(&mut self) -> bool {
         self.child.as_mut().is_some_and(|child| child.try_wait().unwrap().is_none())
@@ -978,12 +999,6 @@ impl SmallDisk {
         fs::create_dir_all(path).unwrap();
         command("mount", &["-t", "tmpfs", "-o", options, "tmpfs", &path.display().to_string()]);
         Self { path: path.to_owned() }
-    }
-
-    /// Changes its options.
-    pub fn remount(&self, options: &str) {
-        let options = format!("remount,{options}");
-        command("mount", &["-o", &options, &self.path.display().to_string()]);
     }
 }
 

@@ -562,10 +562,16 @@ async fn connect(config: &tokio_postgres::Config) -> Client {
     client
 }
 
+/// In memory where there is such a place: a hundred clusters are no load for a disk then.
+fn room() -> &'static Path {
+    let memory = Path::new("/dev/shm");
+    if memory.is_dir() { memory } else { Path::new("/tmp") }
+}
+
 fn directory() -> TempDir {
     let directory = tempfile::Builder::new()
         .prefix(&format!("{PREFIX}{}-", std::process::id()))
-        .tempdir_in("/tmp")
+        .tempdir_in(room())
         .expect("temporary directory");
     give_to_postgres(directory.path());
     directory
@@ -588,7 +594,7 @@ fn template() -> &'static Path {
 
 /// Removes what test processes left that are gone. A server that lost its directory ends by itself.
 fn sweep() {
-    for entry in fs::read_dir("/tmp").into_iter().flatten().flatten() {
+    for entry in fs::read_dir(room()).into_iter().flatten().flatten() {
         let name = entry.file_name();
         let maker = name
             .to_str()
