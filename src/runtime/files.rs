@@ -130,7 +130,14 @@ pub fn write_memory(
     let path = memory_path(state_dir, group);
     let text = serde_json::to_vec_pretty(&stored)
         .map_err(|source| FileError::Damaged { path: path.clone(), source })?;
-    replace(&path, &text, 0o600).map_err(|source| FileError::Write { path, source })
+    // What was asked for, and that all is done, must be found after a crash of the host. Which step is
+    // under way may be that of an earlier one then: steps can be repeated, and after a reboot they are
+    // from the first on. One wait for the disk less is a good part of a step.
+    let name = match memory.progress {
+        Progress::Asked | Progress::Complete | Progress::Over => Name::OnDisk,
+        Progress::At(_) => Name::Soon,
+    };
+    replace(&path, &text, 0o600, name).map_err(|source| FileError::Write { path, source })
 }
 
 /// Reads a memory back; `None` if there is none, or if it was written under another node's name.
@@ -195,7 +202,7 @@ pub fn write_environment(
         Uuid::from_u128(token.nonce.0)
     );
     // Readable by the units, whatever user they run as; there is no secret in it.
-    replace(&path, text.as_bytes(), 0o644)
+    replace(&path, text.as_bytes(), 0o644, Name::OnDisk)
         .map_err(|source| FileError::Write { path: path.clone(), source })?;
     let read = fs::read_to_string(&path)
         .map_err(|source| FileError::Read { path: path.clone(), source })?;
@@ -223,7 +230,7 @@ pub fn pinned_store(state_dir: &Path, present: &str) -> Result<String, FileError
 }
 
 fn pin(path: PathBuf, present: &str) -> Result<String, FileError> {
-    replace(&path, format!("{present}\n").as_bytes(), 0o600)
+    replace(&path, format!("{present}\n").as_bytes(), 0o600, Name::OnDisk)
         .map_err(|source| FileError::Write { path, source })?;
     Ok(present.to_owned())
 }
@@ -258,8 +265,17 @@ fn boot_id() -> String {
         .map_or_else(|_| Uuid::new_v4().to_string(), |id| id.trim().to_owned())
 }
 
+/// When a replaced file has its new content after a crash of the host.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Name {
+    /// From now on.
+    OnDisk,
+    /// Within seconds, as the file system likes; until then it has the old one.
+    Soon,
+}
+
 /// Replaces a file whole: after a crash it has the old content or the new one.
-fn replace(path: &Path, content: &[u8], mode: u32) -> io::Result<()> {
+fn replace(path: &Path, content: &[u8], mode: u32, name: Name) -> io::Result<()> {
     use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
     let directory = path.parent().unwrap_or(Path::new("/"));
     fs::create_dir_all(directory)?;
@@ -270,7 +286,10 @@ fn replace(path: &Path, content: &[u8], mode: u32) -> io::Result<()> {
     file.write_all(content)?;
     file.sync_all()?;
     fs::rename(&new, path)?;
-    File::open(directory)?.sync_all()
+    match name {
+        Name::OnDisk => File::open(directory)?.sync_all(),
+        Name::Soon => Ok(()),
+    }
 }
 
 #[cfg(test)]

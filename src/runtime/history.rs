@@ -22,6 +22,11 @@ use crate::error::chain;
 /// none, as there is no takeover without it.
 const QUEUE_MAX: usize = 256;
 
+/// Pause before the first entry after a while without any. The steps of a takeover follow each other
+/// within milliseconds, and would take turns with their own history at the one connection; a person
+/// reads it later. Until then the journal has it, and after a crash the store its alerts.
+const PAUSE: Duration = Duration::from_millis(200);
+
 /// Pause between attempts while the store does not answer.
 const RETRY_EVERY: Duration = Duration::from_secs(2);
 
@@ -66,20 +71,29 @@ pub enum Entry {
 pub fn spawn(store: SharedStore, teller: Teller) -> mpsc::Sender<Entry> {
     let (entries, mut entries_in) = mpsc::channel(QUEUE_MAX);
     tokio::spawn(async move {
-        while let Some(entry) = entries_in.recv().await {
-            for attempt in 1..=ATTEMPTS_MAX {
-                match write(&store, &teller, &entry).await {
-                    Ok(()) => break,
-                    Err(StoreError::Superseded { .. }) => break,
-                    Err(error) if attempt == ATTEMPTS_MAX => {
-                        tracing::warn!("an entry of the history is lost: {}", chain(&error));
-                    }
-                    Err(_) => sleep(RETRY_EVERY).await,
-                }
+        while let Some(first) = entries_in.recv().await {
+            sleep(PAUSE).await;
+            let mut next = Some(first);
+            while let Some(entry) = next {
+                write_at_last(&store, &teller, &entry).await;
+                next = entries_in.try_recv().ok();
             }
         }
     });
     entries
+}
+
+/// Tries again for as long as there is hope.
+async fn write_at_last(store: &SharedStore, teller: &Teller, entry: &Entry) {
+    for attempt in 1..=ATTEMPTS_MAX {
+        match write(store, teller, entry).await {
+            Ok(()) | Err(StoreError::Superseded { .. }) => return,
+            Err(error) if attempt == ATTEMPTS_MAX => {
+                tracing::warn!("an entry of the history is lost: {}", chain(&error));
+            }
+            Err(_) => sleep(RETRY_EVERY).await,
+        }
+    }
 }
 
 async fn write(store: &SharedStore, teller: &Teller, entry: &Entry) -> Result<(), StoreError> {
