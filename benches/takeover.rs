@@ -181,7 +181,6 @@ struct Bare {
     store: Client,
     redis: redis::aio::MultiplexedConnection,
     bus: zbus::Connection,
-    removed: MessageStream,
     units: Vec<String>,
     bots: Vec<String>,
     epoch: i64,
@@ -203,21 +202,20 @@ impl Bare {
         let address = Container::shared().bus;
         let bus = zbus::connection::Builder::address(&*address).build().await.unwrap();
         manager(&bus, "Subscribe", &()).await;
-        let rule = "type='signal',interface='org.freedesktop.systemd1.Manager',member='JobRemoved'";
-        let removed = MessageStream::for_match_rule(rule, &bus, None).await.unwrap();
         let units = standby.units.iter().map(support::bus::Unit::name).collect();
         let bots = standby.bots.clone();
-        Self { store, redis, bus, removed, units, bots, epoch: 0 }
+        Self { store, redis, bus, units, bots, epoch: 0 }
     }
 
     /// Milliseconds from the decision to both units active.
     fn run(&mut self, runtime: &Runtime) -> f64 {
         runtime.block_on(async {
+            let mut removed = self.jobs_removed().await;
             let begun = BootTime::now();
             self.acquire().await;
             self.promote().await;
             self.flip().await;
-            self.manage_units("StartUnit").await;
+            self.manage_units("StartUnit", &mut removed).await;
             for unit in &self.units {
                 assert_eq!(active_state(&self.bus, unit).await, "active");
             }
@@ -226,7 +224,16 @@ impl Bare {
     }
 
     fn stop_units(&mut self, runtime: &Runtime) {
-        runtime.block_on(self.manage_units("StopUnit"));
+        runtime.block_on(async {
+            let mut removed = self.jobs_removed().await;
+            self.manage_units("StopUnit", &mut removed).await;
+        });
+    }
+
+    /// The ends of jobs from now on.
+    async fn jobs_removed(&self) -> MessageStream {
+        let rule = "type='signal',interface='org.freedesktop.systemd1.Manager',member='JobRemoved'";
+        MessageStream::for_match_rule(rule, &self.bus, None).await.unwrap()
     }
 
     async fn acquire(&mut self) {
@@ -256,17 +263,20 @@ impl Bare {
     }
 
     /// Queues a job for each unit, and waits until all have ended.
-    async fn manage_units(&mut self, method: &str) {
+    async fn manage_units(&self, method: &str, removed: &mut MessageStream) {
+        let mut jobs = Vec::new();
         for unit in &self.units {
-            manager(&self.bus, method, &(unit, "replace")).await;
+            let answer = manager(&self.bus, method, &(unit, "replace")).await;
+            let job: zbus::OwnedObjectPath = answer.body().deserialize().unwrap();
+            jobs.push(job);
         }
-        let mut left = self.units.len();
-        while left > 0 {
-            let message = self.removed.next().await.unwrap().unwrap();
+        while !jobs.is_empty() {
+            let message = removed.next().await.unwrap().unwrap();
             let body = message.body();
-            let (_, _, unit, _): (u32, zbus::OwnedObjectPath, String, String) =
+            let (_, ended, _, result): (u32, zbus::OwnedObjectPath, String, String) =
                 body.deserialize().unwrap();
-            left -= usize::from(self.units.contains(&unit));
+            assert_eq!(result, "done");
+            jobs.retain(|job| *job != ended);
         }
     }
 }
