@@ -164,6 +164,14 @@ impl Engine {
     pub(super) fn checked(&mut self, now: BootTime, problems: Vec<String>, out: &mut Vec<Action>) {
         self.check.asked = false;
         self.check.found = Some((now, problems.clone()));
+        match self.state {
+            State::Standby | State::Checking { .. } | State::Acquiring { .. } => {}
+            // A node that has the lease is past that: its Redis is a master, for one thing.
+            State::Promoting { .. }
+            | State::Active { .. }
+            | State::Interrupted { .. }
+            | State::Stopping { .. } => return,
+        }
         if problems.is_empty() == self.told.not_ready {
             self.told.not_ready = !problems.is_empty();
             let notice = match self.told.not_ready {

@@ -281,7 +281,7 @@ impl Engine {
                 Next::Answer => None,
             },
             State::Stopping { retry_at, .. } => *retry_at,
-            State::Standby => (!self.check.asked).then_some(self.check.next_at),
+            State::Standby => self.check_at(),
             State::Checking { .. }
             | State::Acquiring { .. }
             | State::Active { .. }
@@ -396,6 +396,13 @@ impl Engine {
     fn beat_seen(&self) -> bool {
         (0..self.policy.bots.len())
             .any(|bot| self.watch.unchanged_since(bot).is_some_and(|(_, changed)| changed))
+    }
+
+    /// When this standby checks next whether it could take over. Not before it knows whether it has:
+    /// a node that remembers a tenure may well be the one that has the group.
+    fn check_at(&self) -> Option<BootTime> {
+        let perhaps_ours = self.recalled.is_some() && self.last.is_none();
+        (!self.check.asked && !perhaps_ours).then_some(self.check.next_at)
     }
 
     /// The lease that this node acts by, and since when: for the history.
@@ -516,8 +523,9 @@ impl Engine {
             self.told.blind = true;
             out.push(Action::Tell(notice));
         }
+        let check_due = self.check_at().is_some_and(|at| now >= at);
         match &mut self.state {
-            State::Standby if now >= self.check.next_at => self.start_check(now, out),
+            State::Standby if check_due => self.start_check(now, out),
             State::Promoting { attempt, .. } => match attempt.next {
                 Next::RetryAt(at) if now >= at => {
                     attempt.next = Next::Lease(Some(now + LEASE_DEADLINE));

@@ -252,13 +252,17 @@ impl Engine {
         else {
             return;
         };
-        let beats = |(bot, value): (usize, &str)| match tenure.before_start.get(bot) {
-            Some(before) => before != value,
-            None => self.watch.unchanged_since(bot).is_some_and(|(_, changed)| changed),
-        };
         let known = self.watch.values().next().is_some();
-        if known && self.watch.values().enumerate().all(beats) {
+        if known && (0..self.policy.bots.len()).all(|bot| self.beats_here(tenure, bot)) {
             self.step_done(now, None, out);
+        }
+    }
+
+    /// Whether a bot beat since the units were started; after a restart, since it is watched.
+    fn beats_here(&self, tenure: &Tenure, bot: usize) -> bool {
+        match tenure.before_start.get(bot) {
+            Some(before) => self.watch.values().nth(bot).is_some_and(|value| value != before),
+            None => self.watch.unchanged_since(bot).is_some_and(|(_, changed)| changed),
         }
     }
 
@@ -285,17 +289,8 @@ impl Engine {
 
     pub(super) fn missing_beats(&self) -> String {
         let State::Promoting { tenure, .. } = &self.state else { return String::new() };
-        let values: Vec<_> = self.watch.values().collect();
-        let missing: Vec<_> = self
-            .policy
-            .bots
-            .iter()
-            .enumerate()
-            .filter(|(bot, _)| {
-                values.get(*bot).copied() == tenure.before_start.get(*bot).map(String::as_str)
-            })
-            .map(|(_, name)| name.as_str())
-            .collect();
-        if missing.is_empty() { "any bot".to_owned() } else { missing.join(", ") }
+        let bots = self.policy.bots.iter().enumerate();
+        let missing = bots.filter(|(bot, _)| !self.beats_here(tenure, *bot));
+        missing.map(|(_, name)| name.as_str()).collect::<Vec<_>>().join(", ")
     }
 }

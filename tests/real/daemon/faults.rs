@@ -266,6 +266,7 @@ fn the_daemon_is_killed_while_it_is_active_and_its_units_run_on() {
     standby.start();
     standby.wait_until_active();
     standby.wait_for_log(&["this node has the group since epoch 1; its units run"]);
+    assert!(!standby.has_logged(&["could NOT take over"]), "it has it already");
     assert_eq!(pids, standby.units.iter().map(|unit| unit.main_pid()).collect::<Vec<_>>());
     scene.assert_taken_over(&standby, 1);
 }
@@ -276,6 +277,10 @@ fn the_units_were_stopped_while_the_daemon_was_away() {
     let mut standby = scene.standby().watching();
     scene.silence(&standby);
     standby.wait_until_active();
+    let memory = standby.path("state/tenures/trading.json");
+    until("it to be on disk that this is complete", || {
+        fs::read_to_string(&memory).unwrap().contains("complete")
+    });
     standby.kill9();
     standby.units[0].systemctl(&["stop"]);
     standby.start();
