@@ -33,6 +33,7 @@ use crate::engine::edge::Kind;
 use crate::engine::event::{Action, Cause, Command, Event, Recalled};
 use crate::engine::notice::Notice;
 use crate::engine::observation::Nonce;
+use crate::engine::policy::RESUME_MAX;
 use crate::error::chain;
 use crate::telemetry::Notable;
 use crate::time::BootTime;
@@ -531,7 +532,7 @@ impl Supervisor {
             Ok(Ok(states)) => states.iter().all(|state| state.is_up()),
             Ok(Err(_)) | Err(_) => false,
         };
-        let recent = read.age.is_some_and(|age| age <= group.timeout);
+        let recent = read.age.is_some_and(|age| age <= group.timeout.min(RESUME_MAX));
         Ok(Some(Recalled { memory: read.memory, recent, same_boot: read.same_boot, units_active }))
     }
 
@@ -573,6 +574,22 @@ impl Supervisor {
                     "group {} is missing from it, but is {kind} on this node; give it back first \
                      (`understudy failback {}`)",
                     watched.name, watched.name
+                ));
+            }
+        }
+        for (before, after) in old.groups.iter().flat_map(|before| {
+            let after = settings.groups.iter().find(|group| group.name == before.name);
+            after.map(|after| (before, after))
+        }) {
+            let same = (&before.bots, &before.units, &before.heartbeats)
+                == (&after.bots, &after.units, &after.heartbeats);
+            let watched = self.groups.iter().find(|watched| watched.name == before.name);
+            let kind = watched.map_or(Kind::Standby, |watched| watched.engine.kind());
+            if !same && kind != Kind::Standby {
+                return Err(format!(
+                    "bots, units or heartbeats of group {} are others in it, but the group is \
+                     {kind} on this node; change them while another node has it",
+                    before.name
                 ));
             }
         }

@@ -69,7 +69,7 @@ const ALL: [Mutant; 23] = [
 ];
 
 /// Histories within which a mutant must be noticed.
-const HISTORIES: u64 = 400;
+const HISTORIES: u64 = 1_200;
 
 #[test]
 fn every_planted_bug_is_noticed() {
