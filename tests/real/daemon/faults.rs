@@ -5,7 +5,7 @@ use std::fs;
 use std::time::Duration;
 
 use super::{LONG, WINDOW};
-use crate::support::daemon::{Gate, Scene, Standby, comes_true, until};
+use crate::support::daemon::{Gate, Scene, Standby, comes_true, now, until};
 
 /// A standby whose takeover has the lease and waits at the gate.
 fn at_the_gate(scene: &Scene, gate: &Gate) -> Standby {
@@ -283,4 +283,32 @@ fn the_units_were_stopped_while_the_daemon_was_away() {
     standby.wait_for_log(&["not all of its units are active"]);
     let moved = comes_true(Duration::from_secs(2), || standby.starts("equity") != 1);
     assert!(!moved, "a unit that a person has stopped was started");
+}
+
+/// An asynchronous standby of Postgres becomes the store, and never heard of the acquisition.
+#[test]
+fn the_store_fails_over_and_forgets_the_lease_in_the_middle_of_a_takeover() {
+    let mut scene = Scene::new();
+    let replica = now(scene.postgres.standby());
+    let hosts = [&scene.postgres, &replica].map(|server| format!("127.0.0.1:{}", server.port()));
+    let gate = Gate::closed();
+    let standby = gate.in_plan(scene.standby()).set("store.hosts", hosts.to_vec()).watching();
+    now(replica.sql("ALTER SYSTEM SET primary_conninfo = ''"));
+    now(replica.sql("SELECT pg_reload_conf()"));
+    until("replication to have ended", || {
+        scene.value("SELECT count(*) FROM pg_stat_replication") == "0"
+    });
+    scene.silence(&standby);
+    gate.wait_until_reached();
+    assert_eq!(scene.epoch(&standby), 1);
+    scene.postgres.kill();
+    now(replica.promote());
+    scene.store_is(replica);
+    assert_eq!(scene.epoch(&standby), 0);
+    gate.open();
+    standby.wait_for_state("degraded");
+    standby.wait_for_log(&["the store went back to epoch 0 after 1", "understudy failback"]);
+    let moved = comes_true(LONG, || standby.starts("equity") + standby.starts("crypto") > 0);
+    assert!(!moved, "nobody knows who has the group");
+    assert_eq!(scene.epoch(&standby), 0);
 }
