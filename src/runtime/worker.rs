@@ -36,6 +36,9 @@ pub const QUEUE_MAX: usize = 64;
 /// which takes milliseconds. If it waited longer, the lease may be another node's by now.
 const RUN_AGE_MAX: Duration = Duration::from_secs(2);
 
+/// How long the store may take for a lease, with a new connection and other calls before it.
+const ACQUIRE_MAX: Duration = Duration::from_secs(30);
+
 /// The one connection to the store. Calls take turns: one connection is what the store has to spare
 /// for us, and no call is longer than its deadline.
 pub type SharedStore = Arc<Mutex<Store>>;
@@ -111,6 +114,20 @@ impl Equipment {
 impl fmt::Debug for Equipment {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Equipment").field("group", &self.group.name).finish_non_exhaustive()
+    }
+}
+
+impl Order {
+    /// How long until its answer at the latest, if it has one.
+    #[must_use]
+    pub const fn deadline(&self) -> Option<Duration> {
+        match self {
+            Self::Check { deadline }
+            | Self::Run { deadline, .. }
+            | Self::StopUnits { deadline } => Some(*deadline),
+            Self::Acquire { .. } => Some(ACQUIRE_MAX),
+            Self::Look { .. } | Self::Remember(_) | Self::Reload(..) => None,
+        }
     }
 }
 
