@@ -45,15 +45,15 @@ const LATE_MAX_MS: f64 = 50.0;
 const RATIO_MAX: f64 = 1.5;
 
 fn main() {
-    // Those that cargo passes, such as --bench, say nothing to us.
     let detection = detection();
-    let (daemon, bare) = takeover();
+    let Compared { daemon, bare, steps } = takeover();
     let ratios = [daemon.median / bare.median, daemon.p99 / bare.p99];
     println!("\n{:44}{:>9}{:>9}{:>9}{:>9}{:>6}", "ms", "min", "median", "p99", "max", "n");
     detection.print("silence long enough → lease");
     daemon.print("decision → both units active, understudy");
     bare.print("the same calls, bare client");
     println!("{:44}{:>9}{:>9.2}{:>9.2}", "ratio", "", ratios[0], ratios[1]);
+    println!("understudy's steps, median ms: {}", steps.join(", "));
     println!(
         "targets: lease within {LATE_MAX_MS} ms: {}; median ratio within {RATIO_MAX}: {}",
         met(detection.p99 <= LATE_MAX_MS),
@@ -109,17 +109,26 @@ fn number_before(log: &str, words: &str) -> f64 {
 
 // ---- how fast it is then ----
 
-fn takeover() -> (Figures, Figures) {
+struct Compared {
+    daemon: Figures,
+    bare: Figures,
+    steps: Vec<String>,
+}
+
+fn takeover() -> Compared {
     let runs = std::env::var("UNDERSTUDY_BENCH_RUNS").map_or(RUNS, |runs| runs.parse().unwrap());
     eprintln!("takeover: {runs} runs of each side");
     let scene = Scene::new();
     // Alerts, and leaves the rest to us.
     let mut standby = scene.standby().silent().set("group.accept_dual_active", false).ready();
+    // On a tmpfs, as where systemd makes it.
+    let outside = Container::shared().root.join("run/understudy-bench");
+    std::fs::create_dir_all(&outside).unwrap();
+    std::os::unix::fs::symlink(&outside, standby.path("run")).unwrap();
     for unit in &standby.units {
-        let environment = standby.environment_file();
         unit.rewrite(&format!(
-            "[Service]\nEnvironmentFile=-{}\nExecStart=/bin/sleep infinity\n",
-            environment.display()
+            "[Service]\nEnvironmentFile=-/run/understudy-bench/{}.env\nExecStart=/bin/sleep infinity\n",
+            standby.group
         ));
     }
     Container::shared().run(&["systemctl", "daemon-reload"]);
@@ -137,7 +146,17 @@ fn takeover() -> (Figures, Figures) {
         // Not in step with anything that happens every second.
         thread::sleep(Duration::from_millis(37 * (run as u64 % 6)));
     }
-    (Figures::of(ours), Figures::of(floor))
+    Compared { daemon: Figures::of(ours), bare: Figures::of(floor), steps: steps(&scene) }
+}
+
+/// How long after the decision each step began, and what it took.
+fn steps(scene: &Scene) -> Vec<String> {
+    let query = "SELECT step, percentile_cont(0.5) WITHIN GROUP (ORDER BY after_ms)::text,
+            percentile_cont(0.5) WITHIN GROUP (ORDER BY took_ms)::text
+        FROM understudy.event WHERE after_ms IS NOT NULL AND step <> 'finish'
+        GROUP BY step ORDER BY avg(after_ms)";
+    let rows = support::daemon::now(scene.postgres.rows(query));
+    rows.iter().map(|row| format!("{} at +{} in {}", row[0], row[1], row[2])).collect()
 }
 
 fn take_over(standby: &Standby, run: u64) -> f64 {

@@ -47,7 +47,7 @@ use liveness::{Verdict, Watch, seconds};
 use notice::Notice;
 use observation::{Epoch, Nonce, Observation, Token};
 use plan::Step;
-use policy::{BEAT_EVERY, LEASE_DEADLINE, Policy, STOP_DEADLINE};
+use policy::{BEAT_EVERY, LEASE_DEADLINE, Policy, RESUME_MAX, STOP_DEADLINE};
 
 use crate::time::BootTime;
 
@@ -298,10 +298,16 @@ impl Engine {
     #[must_use]
     pub fn wants_read_at(&self) -> Option<BootTime> {
         match &self.state {
-            State::Standby | State::Interrupted { .. } => match self.watch.verdict(&self.policy) {
-                Verdict::Fresh => self.watch.stale_at(&self.policy),
-                Verdict::Stale | Verdict::Unknown(_) => None,
-            },
+            State::Standby | State::Interrupted { .. } => {
+                let stale_at = match self.watch.verdict(&self.policy) {
+                    Verdict::Fresh => self.watch.stale_at(&self.policy),
+                    Verdict::Stale | Verdict::Unknown(_) => None,
+                };
+                // A lease may be ours that the store did not answer for: know it while it is recent.
+                let soon = self.read_at + BEAT_EVERY;
+                let unanswered = self.recalled.filter(|(at, _)| soon <= *at + RESUME_MAX);
+                [stale_at, unanswered.map(|_| soon)].into_iter().flatten().min()
+            }
             State::Promoting {
                 attempt: Attempt { next: Next::Beats(_) | Next::Lease(_), .. },
                 ..

@@ -355,17 +355,16 @@ async fn what_is_sent_is_what_is_documented() {
     let server = Http::start(&[Answer::Status(200)]);
     let dir = tempfile::tempdir().unwrap();
     let (alerts, mut reports) = start(dir.path(), &[channel("pager", server.port)]);
-    let mut sent = critical("equity failed over to beta in 2.1 s");
-    sent.id = "8f14e45f-ceea-4f63-9d1c-2f0b7f1a9c11".parse().unwrap();
+    let text = fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/alerts.md")).unwrap();
+    let example = text.split("```json\n").nth(1).unwrap().split("```").next().unwrap();
+    let documented = serde_json::from_str::<serde_json::Value>(example).unwrap();
+    let sent = serde_json::from_str::<Alert>(example).unwrap();
     let id = sent.id;
     alerts.push(sent).unwrap();
     let report = next(&mut reports).await;
     assert_eq!(report, Report::Delivered { channel: "pager".to_owned(), id, attempts: 1 });
 
     let request = server.next();
-    let text = fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/alerts.md")).unwrap();
-    let example = text.split("```json\n").nth(1).unwrap().split("```").next().unwrap();
-    let documented = serde_json::from_str::<serde_json::Value>(example).unwrap();
     assert_eq!(request.json(), documented);
     assert!(request.line.starts_with("POST /hook/"), "{}", request.line);
     assert_eq!(request.header["content-type"], "application/json");
