@@ -93,7 +93,7 @@ impl Report {
         }
         text += match worst {
             Level::Ok => "\nA failover would work as far as can be told without one.\n",
-            Level::Warning => "\nA failover would work; read the warnings.\n",
+            Level::Warning => "\nNothing stands in the way of a failover, but read the warnings.\n",
             Level::Fault => "\nA failover would NOT work.\n",
         };
         Ok(Said { text, code })
@@ -399,7 +399,7 @@ fn fence(report: &mut Report, group: &Group) {
     let about = format!("{} fence", group.name);
     let Some(program) = fence.command.first() else { return };
     match hook::executable(program) {
-        Ok(()) => report.ok(&about, format!("{} can be run", fence.command.join(" "))),
+        Ok(()) => report.ok(&about, format!("{program} can be run")),
         Err(problem) => report.fault(&about, problem, "correct `command`, or make it executable"),
     }
 }

@@ -9,8 +9,8 @@ use tokio::time::sleep;
 
 use super::{Refused, Said, group, json as print_json, person, print};
 use crate::config::settings::{Group, Settings};
+use crate::control::ask;
 use crate::control::protocol::{self, Request, Response};
-use crate::control::{ControlError, ask};
 use crate::time::BootTime;
 
 /// How often the progress is looked at.
@@ -74,8 +74,8 @@ fn plan(settings: &Settings, group: &Group, now: &protocol::Group) -> String {
         now.epoch.map_or("unknown".to_owned(), |epoch| epoch.to_string()),
         now.summary,
     );
-    if let Some(fence) = &group.fence {
-        plan += &format!("  fence {} with {}\n", group.primary, fence.command.join(" "));
+    if let Some(program) = group.fence.as_ref().and_then(|fence| fence.command.first()) {
+        plan += &format!("  fence {} with {program}\n", group.primary);
     }
     if group.redis.is_some() {
         plan += "  promote Redis here\n";
@@ -133,7 +133,6 @@ async fn look(settings: &Settings, group: &Group) -> anyhow::Result<protocol::Gr
     let status = match ask(&settings.runtime_dir, &Request::Status).await {
         Ok(Response::Status(status)) => status,
         Ok(_) => return Err(Refused("the daemon answered nonsense".into()).into()),
-        Err(error @ ControlError::NotRunning { .. }) => return Err(error.into()),
         Err(error) => return Err(error.into()),
     };
     let found = status.groups.into_iter().find(|other| other.name == group.name);

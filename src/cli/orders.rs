@@ -128,13 +128,16 @@ pub(super) async fn failback(
 /// Two copies would run if the units here were not stopped before the others are started.
 async fn units_stopped(group: &Group) -> anyhow::Result<()> {
     let states = Systemd::new().inspect(&group.units).await?;
-    let running: Vec<_> =
-        states.iter().filter(|state| state.is_up()).map(|state| state.unit.clone()).collect();
+    let running: Vec<_> = states
+        .iter()
+        .filter(|state| !state.is_down() || state.job.is_some())
+        .map(|state| state.unit.clone())
+        .collect();
     if running.is_empty() {
         return Ok(());
     }
     Err(Refused(format!(
-        "{}: {} run here. Stop them first, or two copies will run:\n  systemctl stop {}",
+        "{}: {} run here, or are about to. Stop them first, or two copies will run:\n  systemctl stop {}",
         group.name,
         running.join(", "),
         running.join(" ")

@@ -70,7 +70,7 @@ const MAX_LINK_DOWN: Span = span(LINK_DOWN_MARGIN, secs(1), hours(24));
 const MAX_LAG_BYTES: Count = Count { default: 1 << 20, least: 0, most: i64::MAX as u64 };
 
 /// Redis answers within a millisecond unless it is busy with one long command.
-const CALL_TIMEOUT: Span = span(secs(1), millis(10), secs(30));
+const CALL_TIMEOUT: Span = span(secs(1), millis(10), secs(1));
 
 /// A management board takes seconds to cut the power. Units wait for it all the while.
 const FENCE_DEADLINE: Span = span(secs(30), secs(1), mins(10));

@@ -128,7 +128,7 @@ impl Engine {
     pub(super) fn ask_check(&mut self, now: BootTime, cause: Cause, out: &mut Vec<Action>) {
         let why = match cause {
             Cause::Automatic => Why::Silent,
-            Cause::Operator => Why::Asked,
+            Cause::Operator | Cause::Forced => Why::Asked,
         };
         self.go(State::Checking { cause }, why, out);
         self.start_check(now, out);
@@ -150,7 +150,14 @@ impl Engine {
                 Cause::Automatic => {
                     self.watch.verdict(&self.policy) == Verdict::Stale && self.blocker().is_none()
                 }
-                Cause::Operator => self
+                Cause::Operator => {
+                    self.watch.verdict(&self.policy) == Verdict::Stale
+                        && self.last.as_ref().is_some_and(|(_, observation)| {
+                            observation.lease.hold.is_none()
+                                && self.stopped_on_purpose(observation).is_none()
+                        })
+                }
+                Cause::Forced => self
                     .last
                     .as_ref()
                     .is_some_and(|(_, observation)| observation.lease.hold.is_none()),
@@ -164,6 +171,14 @@ impl Engine {
     pub(super) fn checked(&mut self, now: BootTime, problems: Vec<String>, out: &mut Vec<Action>) {
         self.check.asked = false;
         self.check.found = Some((now, problems.clone()));
+        match self.state {
+            State::Standby | State::Checking { .. } | State::Acquiring { .. } => {}
+            // A node that has the lease is past that: its Redis is a master, for one thing.
+            State::Promoting { .. }
+            | State::Active { .. }
+            | State::Interrupted { .. }
+            | State::Stopping { .. } => return,
+        }
         if problems.is_empty() == self.told.not_ready {
             self.told.not_ready = !problems.is_empty();
             let notice = match self.told.not_ready {
@@ -323,8 +338,8 @@ impl Engine {
             } => {
                 *next = Next::RetryAt(now);
                 if force {
-                    // From here on a person answers for it, as for a takeover by order.
-                    tenure.cause = Cause::Operator;
+                    // From here on a person answers for it.
+                    tenure.cause = Cause::Forced;
                 }
                 return (true, "trying the failed step again now".to_owned());
             }
@@ -375,7 +390,8 @@ impl Engine {
             }
         }
         self.told.refusal = None;
-        self.ask_check(now, Cause::Operator, out);
+        let cause = if force { Cause::Forced } else { Cause::Operator };
+        self.ask_check(now, cause, out);
         (true, "taking over".to_owned())
     }
 
@@ -398,7 +414,8 @@ impl Engine {
             );
             return (false, text);
         }
-        let tenure = Tenure { cause: Cause::Operator, ..tenure };
+        let cause = if force { Cause::Forced } else { Cause::Operator };
+        let tenure = Tenure { cause, ..tenure };
         self.resume(now, tenure, Step::Fence, Why::Asked, out);
         (true, "going on with the interrupted takeover".to_owned())
     }

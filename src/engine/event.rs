@@ -84,6 +84,8 @@ pub enum Outcome {
     DoneBut(String),
     /// Its promise is not true.
     Failed(String),
+    /// Its promise is not true, and nothing was tried for it.
+    NotBegun(String),
 }
 
 /// What a person can ask for.
@@ -101,8 +103,10 @@ pub enum Command {
 pub enum Cause {
     /// The heartbeats were silent.
     Automatic,
-    /// A person.
+    /// A person, for a primary that is silent.
     Operator,
+    /// A person who knows better than the heartbeats.
+    Forced,
 }
 
 impl Cause {
@@ -112,6 +116,7 @@ impl Cause {
         match self {
             Self::Automatic => "automatic",
             Self::Operator => "operator",
+            Self::Forced => "forced",
         }
     }
 }

@@ -47,7 +47,7 @@ use liveness::{Verdict, Watch, seconds};
 use notice::Notice;
 use observation::{Epoch, Nonce, Observation, Token};
 use plan::Step;
-use policy::{BEAT_EVERY, LEASE_DEADLINE, Policy, STOP_DEADLINE};
+use policy::{BEAT_EVERY, LEASE_DEADLINE, Policy, RESUME_MAX, STOP_DEADLINE};
 
 use crate::time::BootTime;
 
@@ -281,7 +281,7 @@ impl Engine {
                 Next::Answer => None,
             },
             State::Stopping { retry_at, .. } => *retry_at,
-            State::Standby => (!self.check.asked).then_some(self.check.next_at),
+            State::Standby => self.check_at(),
             State::Checking { .. }
             | State::Acquiring { .. }
             | State::Active { .. }
@@ -298,10 +298,16 @@ impl Engine {
     #[must_use]
     pub fn wants_read_at(&self) -> Option<BootTime> {
         match &self.state {
-            State::Standby | State::Interrupted { .. } => match self.watch.verdict(&self.policy) {
-                Verdict::Fresh => self.watch.stale_at(&self.policy),
-                Verdict::Stale | Verdict::Unknown(_) => None,
-            },
+            State::Standby | State::Interrupted { .. } => {
+                let stale_at = match self.watch.verdict(&self.policy) {
+                    Verdict::Fresh => self.watch.stale_at(&self.policy),
+                    Verdict::Stale | Verdict::Unknown(_) => None,
+                };
+                // A lease may be ours that the store did not answer for: know it while it is recent.
+                let soon = self.read_at + BEAT_EVERY;
+                let unanswered = self.recalled.filter(|(at, _)| soon <= *at + RESUME_MAX);
+                [stale_at, unanswered.map(|_| soon)].into_iter().flatten().min()
+            }
             State::Promoting {
                 attempt: Attempt { next: Next::Beats(_) | Next::Lease(_), .. },
                 ..
@@ -396,6 +402,13 @@ impl Engine {
     fn beat_seen(&self) -> bool {
         (0..self.policy.bots.len())
             .any(|bot| self.watch.unchanged_since(bot).is_some_and(|(_, changed)| changed))
+    }
+
+    /// When this standby checks next whether it could take over. Not before it knows whether it has:
+    /// a node that remembers a tenure may well be the one that has the group.
+    fn check_at(&self) -> Option<BootTime> {
+        let perhaps_ours = self.recalled.is_some() && self.last.is_none();
+        (!self.check.asked && !perhaps_ours).then_some(self.check.next_at)
     }
 
     /// The lease that this node acts by, and since when: for the history.
@@ -516,8 +529,9 @@ impl Engine {
             self.told.blind = true;
             out.push(Action::Tell(notice));
         }
+        let check_due = self.check_at().is_some_and(|at| now >= at);
         match &mut self.state {
-            State::Standby if now >= self.check.next_at => self.start_check(now, out),
+            State::Standby if check_due => self.start_check(now, out),
             State::Promoting { attempt, .. } => match attempt.next {
                 Next::RetryAt(at) if now >= at => {
                     attempt.next = Next::Lease(Some(now + LEASE_DEADLINE));

@@ -295,7 +295,7 @@ impl Notice {
             Self::Ready => "this node could take over again".to_owned(),
             Self::Acquired { epoch, cause } => match cause {
                 Cause::Automatic => format!("taking over with epoch {epoch}: heartbeats silent"),
-                Cause::Operator => {
+                Cause::Operator | Cause::Forced => {
                     format!("taking over with epoch {epoch}: an operator asked for it")
                 }
             },

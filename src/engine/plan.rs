@@ -1,7 +1,7 @@
 //! The steps of a takeover.
 //!
 //! To add one: a variant here in its place, its text and its promise below, and a call in
-//! `runtime/executor.rs`. Each step can be repeated: an attempt that finds its promise already true
+//! `runtime/worker.rs`. Each step can be repeated: an attempt that finds its promise already true
 //! changes nothing.
 
 use std::fmt;

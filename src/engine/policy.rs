@@ -24,6 +24,11 @@ pub const BEAT_EVERY: Duration = Duration::from_secs(1);
 /// person is called: three reads that take as long as they may.
 pub const LEASE_DEADLINE: Duration = Duration::from_secs(5);
 
+/// How old a takeover may be that is gone on with at once after a restart. systemd starts a killed
+/// process again within a second or two; in a longer absence the old primary may have come back
+/// without being seen, so a whole window of silence comes first.
+pub const RESUME_MAX: Duration = Duration::from_secs(5);
+
 /// Attempts of a step before a person is called. What fails three times in a few seconds is not a
 /// hiccup.
 pub const ATTEMPTS_BEFORE_DEGRADED: u32 = 3;

@@ -7,7 +7,7 @@ use super::notice::Notice;
 use super::observation::{Epoch, Token};
 use super::plan::Step;
 use super::policy::{
-    ATTEMPTS_BEFORE_DEGRADED, BEAT_EVERY, LEASE_DEADLINE, RETRY_DEGRADED, RETRY_FIRST,
+    ATTEMPTS_BEFORE_DEGRADED, BEAT_EVERY, LEASE_DEADLINE, RESUME_MAX, RETRY_DEGRADED, RETRY_FIRST,
     STOP_DEADLINE,
 };
 use super::{Attempt, Engine, Next, State, Tenure};
@@ -27,7 +27,7 @@ impl Engine {
         self.recalled = None;
         let Recalled { memory, recent, same_boot, units_active } = recalled;
         // It may have taken the store long to say so.
-        let recent = recent && now.since(recalled_at) < self.policy.timeout;
+        let recent = recent && now.since(recalled_at) < self.policy.timeout.min(RESUME_MAX);
         let tenure = Tenure {
             token: Token { epoch, nonce: memory.nonce },
             cause: memory.cause,
@@ -100,11 +100,14 @@ impl Engine {
 
     /// Makes the attempt that waits for the lease, if the lease is certainly ours. If that was not
     /// seen for a whole window, as after a suspend, another node may have taken it meanwhile, and
-    /// the next read decides. Before the units are started, the read must be younger than that: the
-    /// old primary may be back.
+    /// the next read decides. What cannot be taken back needs a younger read: before Redis is promoted
+    /// and the units are started, a person may have given the group back, or the old primary may beat.
     pub(super) fn try_again(&mut self, now: BootTime, out: &mut Vec<Action>) {
         let State::Promoting { tenure, attempt, .. } = &mut self.state else { return };
-        let limit = if attempt.step == Step::Start { BEAT_EVERY } else { self.policy.timeout };
+        let limit = match attempt.step {
+            Step::Promote | Step::Persist | Step::Start => BEAT_EVERY,
+            Step::Fence | Step::Flip | Step::Publish | Step::Beat => self.policy.timeout,
+        };
         if !matches!(attempt.next, Next::Lease(_))
             || now.since(tenure.confirmed) >= limit.min(self.policy.timeout)
         {
@@ -121,7 +124,7 @@ impl Engine {
         // seen.
         if attempt.step == Step::Start
             && !attempt.again
-            && tenure.cause == Cause::Automatic
+            && tenure.cause != Cause::Forced
             && let Some(bot) = self.watch.beat_after(tenure.since, &self.policy)
         {
             attempt.next = Next::RetryAt(now + RETRY_DEGRADED);
@@ -174,14 +177,15 @@ impl Engine {
         outcome: Outcome,
         out: &mut Vec<Action>,
     ) {
+        let began = !matches!(outcome, Outcome::NotBegun(_));
         let State::Promoting { tenure, attempt, fault } = &mut self.state else { return };
         if tenure.token.epoch != epoch || attempt.step != ended || attempt.next != Next::Answer {
             return;
         }
         match outcome {
-            Outcome::Failed(text) => {
+            Outcome::Failed(text) | Outcome::NotBegun(text) => {
                 attempt.failed += 1;
-                attempt.again = true;
+                attempt.again |= began;
                 let attempts = attempt.failed;
                 let pause = if fault.is_some() || attempts >= ATTEMPTS_BEFORE_DEGRADED {
                     RETRY_DEGRADED
@@ -252,13 +256,17 @@ impl Engine {
         else {
             return;
         };
-        let beats = |(bot, value): (usize, &str)| match tenure.before_start.get(bot) {
-            Some(before) => before != value,
-            None => self.watch.unchanged_since(bot).is_some_and(|(_, changed)| changed),
-        };
         let known = self.watch.values().next().is_some();
-        if known && self.watch.values().enumerate().all(beats) {
+        if known && (0..self.policy.bots.len()).all(|bot| self.beats_here(tenure, bot)) {
             self.step_done(now, None, out);
+        }
+    }
+
+    /// Whether a bot beat since the units were started; after a restart, since it is watched.
+    fn beats_here(&self, tenure: &Tenure, bot: usize) -> bool {
+        match tenure.before_start.get(bot) {
+            Some(before) => self.watch.values().nth(bot).is_some_and(|value| value != before),
+            None => self.watch.unchanged_since(bot).is_some_and(|(_, changed)| changed),
         }
     }
 
@@ -285,17 +293,8 @@ impl Engine {
 
     pub(super) fn missing_beats(&self) -> String {
         let State::Promoting { tenure, .. } = &self.state else { return String::new() };
-        let values: Vec<_> = self.watch.values().collect();
-        let missing: Vec<_> = self
-            .policy
-            .bots
-            .iter()
-            .enumerate()
-            .filter(|(bot, _)| {
-                values.get(*bot).copied() == tenure.before_start.get(*bot).map(String::as_str)
-            })
-            .map(|(_, name)| name.as_str())
-            .collect();
-        if missing.is_empty() { "any bot".to_owned() } else { missing.join(", ") }
+        let bots = self.policy.bots.iter().enumerate();
+        let missing = bots.filter(|(bot, _)| !self.beats_here(tenure, *bot));
+        missing.map(|(_, name)| name.as_str()).collect::<Vec<_>>().join(", ")
     }
 }

@@ -78,6 +78,7 @@ struct StoredMemory {
 enum StoredCause {
     Automatic,
     Operator,
+    Forced,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -118,6 +119,7 @@ pub fn write_memory(
         cause: match memory.cause {
             Cause::Automatic => StoredCause::Automatic,
             Cause::Operator => StoredCause::Operator,
+            Cause::Forced => StoredCause::Forced,
         },
         progress: match memory.progress {
             Progress::Asked => StoredProgress::Asked,
@@ -176,6 +178,7 @@ pub fn read_memory(
         cause: match stored.cause {
             StoredCause::Automatic => Cause::Automatic,
             StoredCause::Operator => Cause::Operator,
+            StoredCause::Forced => Cause::Forced,
         },
         progress,
         max_epoch: Epoch(stored.max_epoch),

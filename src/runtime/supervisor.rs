@@ -33,6 +33,7 @@ use crate::engine::edge::Kind;
 use crate::engine::event::{Action, Cause, Command, Event, Recalled};
 use crate::engine::notice::Notice;
 use crate::engine::observation::Nonce;
+use crate::engine::policy::RESUME_MAX;
 use crate::error::chain;
 use crate::telemetry::Notable;
 use crate::time::BootTime;
@@ -49,6 +50,10 @@ const RECALL_MAX: Duration = Duration::from_secs(3);
 
 /// How often Redis and the units of a group that this node has are looked at, for people.
 const LOOK_EVERY: Duration = Duration::from_secs(10);
+
+/// How long after its deadline an answer is missed. The deadlines themselves end what can be ended;
+/// a write to a disk that hangs cannot.
+const HANGS_AFTER: Duration = Duration::from_secs(10);
 
 /// How long such a look may take.
 const LOOK_MAX: Duration = Duration::from_millis(1_500);
@@ -88,6 +93,8 @@ struct Watched {
     redis: Option<String>,
     units: Vec<protocol::Unit>,
     asked_by: Option<(String, String)>,
+    /// When the worker should have answered at the very latest, while it is asked something.
+    answer_by: Option<BootTime>,
     /// When the next look is due while this node has the group.
     look_at: BootTime,
 }
@@ -195,6 +202,7 @@ impl Supervisor {
     fn wake(&mut self, now: BootTime) {
         for index in 0..self.groups.len() {
             self.feed(now, index, Event::Wake);
+            self.see_hanging(now, index);
             let group = &mut self.groups[index];
             // In the states in which no engine asks for a check, and no step is under way.
             let unasked = matches!(group.engine.kind(), Kind::Active | Kind::Interrupted);
@@ -284,7 +292,10 @@ impl Supervisor {
         let Some(index) = self.groups.iter().position(|group| group.id == id) else { return };
         let name = self.groups[index].name.clone();
         match report {
-            Report::Event(event) => self.feed(now, index, event),
+            Report::Event(event) => {
+                self.groups[index].answer_by = None;
+                self.feed(now, index, event);
+            }
             Report::Seen { redis, units } => {
                 self.groups[index].redis = redis;
                 self.groups[index].units = units;
@@ -337,10 +348,30 @@ impl Supervisor {
     }
 
     fn order(&mut self, index: usize, order: Order) {
-        let group = &self.groups[index];
+        let group = &mut self.groups[index];
+        if let Some(deadline) = order.deadline() {
+            let until = BootTime::now() + deadline + HANGS_AFTER;
+            group.answer_by = Some(group.answer_by.map_or(until, |other| other.max(until)));
+        }
         if let Err(error) = group.orders.try_send(order) {
             // The engine has one thing done at a time; a full queue is a mistake of ours.
             self.teller.remark(&group.name, &format!("an order was lost: {error}"));
+        }
+    }
+
+    /// Calls a person if a worker has not answered long after it should have, whatever it does.
+    fn see_hanging(&mut self, now: BootTime, index: usize) {
+        let group = &mut self.groups[index];
+        if group.answer_by.is_some_and(|until| until <= now) {
+            group.answer_by = None;
+            self.teller.alert(
+                Notable::FailoverDegraded,
+                Severity::Critical,
+                Some(&group.name),
+                "understudy hangs while it works on this group, most likely in a write to its state \
+                 directory; nothing more is done until that ends. Look at the disk, then restart \
+                 understudy",
+            );
         }
     }
 
@@ -514,6 +545,7 @@ impl Supervisor {
             redis: None,
             units: Vec::new(),
             asked_by: None,
+            answer_by: None,
             look_at: BootTime::ZERO,
         })
     }
@@ -531,7 +563,7 @@ impl Supervisor {
             Ok(Ok(states)) => states.iter().all(|state| state.is_up()),
             Ok(Err(_)) | Err(_) => false,
         };
-        let recent = read.age.is_some_and(|age| age <= group.timeout);
+        let recent = read.age.is_some_and(|age| age <= group.timeout.min(RESUME_MAX));
         Ok(Some(Recalled { memory: read.memory, recent, same_boot: read.same_boot, units_active }))
     }
 
@@ -573,6 +605,22 @@ impl Supervisor {
                     "group {} is missing from it, but is {kind} on this node; give it back first \
                      (`understudy failback {}`)",
                     watched.name, watched.name
+                ));
+            }
+        }
+        for (before, after) in old.groups.iter().flat_map(|before| {
+            let after = settings.groups.iter().find(|group| group.name == before.name);
+            after.map(|after| (before, after))
+        }) {
+            let same = (&before.bots, &before.units, &before.heartbeats)
+                == (&after.bots, &after.units, &after.heartbeats);
+            let watched = self.groups.iter().find(|watched| watched.name == before.name);
+            let kind = watched.map_or(Kind::Standby, |watched| watched.engine.kind());
+            if !same && kind != Kind::Standby {
+                return Err(format!(
+                    "bots, units or heartbeats of group {} are others in it, but the group is \
+                     {kind} on this node; change them while another node has it",
+                    before.name
                 ));
             }
         }

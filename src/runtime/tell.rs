@@ -145,7 +145,7 @@ impl Teller {
     /// # Errors
     /// If a channel cannot be used.
     pub async fn apply(&self, old: &[Channel], new: &[Channel]) -> anyhow::Result<()> {
-        if old == new {
+        if old == new && self.alerts().is_some() {
             return Ok(());
         }
         let before = self.alerts().take();

@@ -36,6 +36,9 @@ pub const QUEUE_MAX: usize = 64;
 /// which takes milliseconds. If it waited longer, the lease may be another node's by now.
 const RUN_AGE_MAX: Duration = Duration::from_secs(2);
 
+/// How long the store may take for a lease, with a new connection and other calls before it.
+const ACQUIRE_MAX: Duration = Duration::from_secs(30);
+
 /// The one connection to the store. Calls take turns: one connection is what the store has to spare
 /// for us, and no call is longer than its deadline.
 pub type SharedStore = Arc<Mutex<Store>>;
@@ -111,6 +114,20 @@ impl Equipment {
 impl fmt::Debug for Equipment {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Equipment").field("group", &self.group.name).finish_non_exhaustive()
+    }
+}
+
+impl Order {
+    /// How long until its answer at the latest, if it has one.
+    #[must_use]
+    pub const fn deadline(&self) -> Option<Duration> {
+        match self {
+            Self::Check { deadline }
+            | Self::Run { deadline, .. }
+            | Self::StopUnits { deadline } => Some(*deadline),
+            Self::Acquire { .. } => Some(ACQUIRE_MAX),
+            Self::Look { .. } | Self::Remember(_) | Self::Reload(..) => None,
+        }
     }
 }
 
@@ -312,20 +329,22 @@ impl Worker {
         crash_point("acquire:intent");
         let kind = match (question.cause, asked_by) {
             (Cause::Automatic, _) => AcquireKind::Automatic,
-            (Cause::Operator, Some((by, reason))) => AcquireKind::Operator { by, reason },
-            (Cause::Operator, None) => {
+            (Cause::Operator | Cause::Forced, Some((by, reason))) => {
+                AcquireKind::Operator { by, reason }
+            }
+            (Cause::Operator | Cause::Forced, None) => {
                 AcquireKind::Operator { by: "an operator".to_owned(), reason: String::new() }
             }
         };
         let heartbeats = match question.cause {
-            Cause::Automatic => self
+            Cause::Automatic | Cause::Operator => self
                 .group
                 .bots
                 .iter()
                 .zip(&question.heartbeats)
                 .filter_map(|(bot, value)| Some((bot.clone(), value.clone()?)))
                 .collect(),
-            Cause::Operator => Vec::new(),
+            Cause::Forced => Vec::new(),
         };
         let silent_for_ms = u64::try_from(question.silent_for.as_millis()).unwrap_or(u64::MAX);
         let summary = match question.cause {
@@ -333,7 +352,7 @@ impl Worker {
                 "{}: the heartbeats of {} are silent, {} is taking over",
                 self.group.name, self.group.primary, self.settings.node
             ),
-            Cause::Operator => {
+            Cause::Operator | Cause::Forced => {
                 format!("{}: {} is taking over by order", self.group.name, self.settings.node)
             }
         };
@@ -391,7 +410,7 @@ impl Worker {
         match step {
             Step::Fence => self.fence(token).await,
             Step::Promote => self.promote(token, again).await,
-            Step::Persist => self.persist().await,
+            Step::Persist => self.persist(token).await,
             Step::Flip => match self.store.lock().await.flip(&self.group, token).await {
                 Ok(()) => Outcome::Done,
                 Err(error) => Outcome::Failed(chain(&error)),
@@ -448,22 +467,34 @@ impl Worker {
         }
     }
 
-    async fn persist(&mut self) -> Outcome {
+    async fn persist(&mut self, token: Token) -> Outcome {
+        // It may have been restarted since it was promoted, and be a replica again.
+        if let failed @ Outcome::Failed(_) = self.promote(token, true).await {
+            return failed;
+        }
         let Some(redis) = &mut self.redis else { return Outcome::Done };
-        match redis.persist().await {
-            Ok(Persisted::Yes) => Outcome::Done,
-            Ok(Persisted::No { why }) => Outcome::DoneBut(format!(
+        let persisted = match redis.persist().await {
+            Ok(persisted) => persisted,
+            Err(error) => return Outcome::Failed(chain(&error)),
+        };
+        match (redis.is_master().await, persisted) {
+            (Ok(true), Persisted::Yes) => Outcome::Done,
+            (Ok(true), Persisted::No { why }) => Outcome::DoneBut(format!(
                 "persisted=false: {why}. When this Redis restarts, it becomes a replica of the old \
                  primary again and loses what was written since. {}",
                 why.remedy()
             )),
-            Err(error) => Outcome::Failed(chain(&error)),
+            (Ok(false), _) => Outcome::Failed(
+                "redis was restarted in this moment and is a replica again".to_owned(),
+            ),
+            (Err(error), _) => Outcome::Failed(chain(&error)),
         }
     }
 
     async fn start(&mut self) -> Outcome {
         let started = match self.systemd.start(&self.group.units, self.group.start_deadline).await {
             Ok(started) => started,
+            Err(error) if error.is_before_any_start() => return Outcome::NotBegun(chain(&error)),
             Err(error) => return Outcome::Failed(chain(&error)),
         };
         self.report(Report::UnitsActive { at: started.active_at }).await;

@@ -6,6 +6,7 @@ use understudy::engine::Engine;
 use understudy::engine::edge::{EDGES, Edge};
 use understudy::engine::event::{Action, Cause, Command, Event, Memory, Progress, Recalled};
 use understudy::engine::observation::{Epoch, Lease, Nonce};
+use understudy::engine::plan::Step;
 
 use crate::support::{Rng, at, beat, lease, policy, read};
 use crate::walk::{PLAIN, Walk};
@@ -25,7 +26,9 @@ fn the_edges_taken_by_long_random_walks_are_the_edges_of_the_table() {
         }
         seen.extend(walk.edges);
     }
-    seen.insert(adopted_while_an_operator_was_at_work());
+    for (progress, recent) in [(Progress::Complete, false), (Progress::At(Step::Flip), true)] {
+        seen.insert(taken_up_while_an_operator_was_at_work(progress, recent));
+    }
     let never: Vec<_> = table.difference(&seen).map(ToString::to_string).collect();
     let unlisted: Vec<_> = seen.difference(&table).map(ToString::to_string).collect();
     assert!(never.is_empty(), "in the table, but never taken: {never:#?}");
@@ -35,15 +38,10 @@ fn the_edges_taken_by_long_random_walks_are_the_edges_of_the_table() {
 
 /// Too rare for chance: after a restart the store shows an old backup at first, an operator forces
 /// a failover, and before this node is checked the store shows the present again.
-fn adopted_while_an_operator_was_at_work() -> Edge {
+fn taken_up_while_an_operator_was_at_work(progress: Progress, recent: bool) -> Edge {
     let nonce = Nonce(7);
-    let memory = Memory {
-        nonce,
-        cause: Cause::Automatic,
-        progress: Progress::Complete,
-        max_epoch: Epoch(5),
-    };
-    let recalled = Recalled { memory, recent: false, same_boot: true, units_active: true };
+    let memory = Memory { nonce, cause: Cause::Automatic, progress, max_epoch: Epoch(5) };
+    let recalled = Recalled { memory, recent, same_boot: true, units_active: true };
     let mut engine = Engine::new(at(0), policy(), Nonce(1), Some(recalled));
     let bots = vec![beat("a"), beat("a")];
     let ours = Lease { nonce: Some(nonce), ..lease(5, "beta") };

@@ -148,7 +148,16 @@ impl Subject {
             self.act(mutant, action);
         }
         if let Event::Observed { observation, .. } = event {
-            self.last = Some(observation.clone());
+            // What a row said last, while it was one.
+            let mut seen = observation.clone();
+            if let Some(last) = &self.last {
+                for (bot, last) in seen.bots.iter_mut().zip(&last.bots) {
+                    if !matches!(bot, Bot::Beat { .. }) {
+                        bot.clone_from(last);
+                    }
+                }
+            }
+            self.last = Some(seen);
         }
         actions
     }

@@ -175,6 +175,7 @@ pub struct Alerts {
     orders: mpsc::Sender<Order>,
     backlog: watch::Receiver<Vec<Backlog>>,
     deliveries: Vec<JoinHandle<()>>,
+    keeper: Option<std::thread::JoinHandle<()>>,
 }
 
 /// What the thread that owns the outbox is asked to do.
@@ -222,7 +223,7 @@ impl Alerts {
             reports: reports.clone(),
             backlog: backlog_sender,
         };
-        std::thread::Builder::new()
+        let keeper = std::thread::Builder::new()
             .name("outbox".to_owned())
             .spawn(move || keeper.run(inbox))
             .map_err(AlertError::Thread)?;
@@ -240,7 +241,7 @@ impl Alerts {
                 tokio::spawn(delivery::run(desk, sender))
             });
         let deliveries = deliveries.collect();
-        Ok((Self { orders, backlog, deliveries }, receiver))
+        Ok((Self { orders, backlog, deliveries, keeper: Some(keeper) }, receiver))
     }
 
     /// Hands over an alert without waiting for anything.
@@ -292,7 +293,23 @@ impl Alerts {
             // Whether it became empty or not, there is no time left.
             let _empty = tokio::time::timeout(grace, empty).await.is_ok();
         }
-        // The rest is what happens when this is dropped.
+        let deliveries = std::mem::take(&mut self.deliveries);
+        for delivery in &deliveries {
+            delivery.abort();
+        }
+        for delivery in deliveries {
+            // How it ended does not matter any more, only that it did.
+            let _ended = delivery.await;
+        }
+        let keeper = self.keeper.take();
+        // With the last of those that could order something the thread ends, and lets go of the
+        // outbox, so that the next one can have it.
+        drop(self);
+        if let Some(keeper) = keeper {
+            let ended = tokio::task::spawn_blocking(move || keeper.join());
+            // A disk that hangs holds the thread, and nothing can be done about that here.
+            let _hanging = tokio::time::timeout(CLOSE_MAX, ended).await.is_err();
+        }
     }
 }
 

@@ -41,6 +41,13 @@ const SENT_MAX: usize = 200;
 /// the disk.
 const DEAD_MAX: usize = 200;
 
+/// Attempts to lock the outbox. A lock that was given up is held a moment longer by a program that
+/// is just being started, such as a fence command: until it is loaded, it has all that we have open.
+const LOCK_ATTEMPTS: u32 = 20;
+
+/// Pause between two of them.
+const LOCK_PAUSE: Duration = Duration::from_millis(10);
+
 /// Why the outbox cannot be used.
 #[derive(Debug, Error)]
 pub enum OutboxError {
@@ -164,12 +171,19 @@ impl Outbox {
         let unusable = |source| OutboxError::Directory { path: dir.to_owned(), source };
         fs::create_dir_all(dir).map_err(unusable)?;
         let lock = File::create(dir.join(".lock")).map_err(unusable)?;
-        match lock.try_lock() {
-            Ok(()) => {}
-            Err(TryLockError::WouldBlock) => {
-                return Err(OutboxError::InUse { path: dir.to_owned() });
+        let mut attempts = LOCK_ATTEMPTS;
+        loop {
+            match lock.try_lock() {
+                Ok(()) => break,
+                Err(TryLockError::WouldBlock) if attempts > 1 => {
+                    attempts -= 1;
+                    std::thread::sleep(LOCK_PAUSE);
+                }
+                Err(TryLockError::WouldBlock) => {
+                    return Err(OutboxError::InUse { path: dir.to_owned() });
+                }
+                Err(TryLockError::Error(source)) => return Err(unusable(source)),
             }
-            Err(TryLockError::Error(source)) => return Err(unusable(source)),
         }
         let mut outbox = Self { queues: vec![], notes: vec![], _lock: lock };
         for channel in channels {

@@ -205,7 +205,7 @@ impl fmt::Display for GateFault {
                 write!(f, "the replica has {keys} keys left of {before} a short while ago")
             }
             Self::AlreadyMaster { promoted_for: None } => {
-                f.write_str("this redis is a master already, and understudy did not make it one")
+                f.write_str("this redis is a master already, and no replica that could be promoted")
             }
             Self::AlreadyMaster { promoted_for: Some(epoch) } => {
                 write!(f, "this redis is a master already, made one for the earlier epoch {epoch}")

@@ -12,9 +12,11 @@ mod inspect;
 mod sample;
 
 use std::fmt;
+use std::time::Duration;
 
 use redis::{FromRedisValue, Value, cmd};
 use thiserror::Error;
+use tokio::time::timeout;
 
 use self::connection::Connection;
 use crate::config::settings::{self, Host};
@@ -24,6 +26,13 @@ pub use self::connection::RedisError;
 pub use self::gate::{GateFault, LastLag, gate};
 pub use self::inspect::{Inspection, Permission, Permitted, Risk};
 pub use self::sample::{Follows, Link, Persistence, Primary, Role, Sample, Server, Upstream};
+
+/// How long a sample waits for the primary. It is only asked how far its history goes, and when its
+/// host is dead, which is when a sample matters most, it does not answer.
+const PRIMARY_TIMEOUT: Duration = Duration::from_millis(500);
+
+/// How long the names of two addresses may take to compare, for the same reason.
+const LOOKUP_TIMEOUT: Duration = Duration::from_millis(300);
 
 /// The Redis of a group on this node, and what is known of its primary.
 pub struct Redis {
@@ -234,7 +243,8 @@ impl Redis {
     /// If the local Redis does not answer.
     pub async fn sample(&mut self) -> Result<Sample, RedisError> {
         let primary = async {
-            let sample = info(self.primary.as_mut()?).await.ok()?;
+            let asked = timeout(PRIMARY_TIMEOUT, info(self.primary.as_mut()?)).await;
+            let sample = asked.ok()?.ok()?;
             Some(Primary { replid: sample.replid, offset: sample.server.offset, at: sample.at })
         };
         let (local, primary) = tokio::join!(info(&mut self.local), primary);
@@ -313,6 +323,14 @@ impl Redis {
             NotPersisted::Unwritable { text }
         };
         Ok(Persisted::No { why })
+    }
+
+    /// Whether it is a master now. One that was restarted may not be any more.
+    ///
+    /// # Errors
+    /// If it does not answer.
+    pub async fn is_master(&mut self) -> Result<bool, RedisError> {
+        Ok(info(&mut self.local).await?.role == Role::Master)
     }
 
     /// Tells what would go wrong in a failover of `group`; changes nothing.
@@ -401,7 +419,7 @@ impl Redis {
             let mut theirs = tokio::net::lookup_host((upstream.host.as_str(), port)).await.ok()?;
             Some(theirs.any(|address| ours.contains(&address)))
         };
-        let found = tokio::time::timeout(self.settings.call_timeout, lookup).await;
+        let found = timeout(LOOKUP_TIMEOUT, lookup).await;
         found.ok().flatten().unwrap_or(false)
     }
 }

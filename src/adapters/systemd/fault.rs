@@ -38,6 +38,15 @@ pub enum SystemdError {
 }
 
 impl SystemdError {
+    /// Whether no unit was told to start: one of them could not, and then none is.
+    #[must_use]
+    pub fn is_before_any_start(&self) -> bool {
+        let before = |fault: &Fault| {
+            matches!(fault, Fault::Missing | Fault::Masked | Fault::BadSetting { .. })
+        };
+        matches!(self, Self::Start(faults) if faults.iter().all(|one| before(&one.fault)))
+    }
+
     /// Whether the connection went away, so that a new one may do better.
     pub(super) fn is_disconnect(&self) -> bool {
         match self {

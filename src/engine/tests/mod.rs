@@ -127,6 +127,7 @@ impl Stage {
         if kind == Kind::Degraded {
             for pause in [0, 500, 1_000] {
                 stage.after(pause, Event::Wake);
+                stage.read();
                 stage.step(Step::Promote, Outcome::Failed("no".to_owned()));
             }
             return stage;

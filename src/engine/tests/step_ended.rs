@@ -49,6 +49,7 @@ fn the_third_failure_calls_a_person() {
         let actions = stage.step(Step::Promote, Outcome::Failed(fault.clone()));
         assert_eq!(actions, [Action::Tell(failed)]);
         stage.after(1_000, Event::Wake);
+        stage.read();
     }
     let actions = stage.step(Step::Promote, Outcome::Failed(fault.clone()));
     assert_eq!(
@@ -64,6 +65,7 @@ fn the_third_failure_calls_a_person() {
 fn a_degraded_takeover_goes_on_when_its_step_succeeds() {
     let mut stage = Stage::in_state(Kind::Degraded);
     stage.after(15_000, Event::Wake);
+    stage.read();
     let actions = stage.step(Step::Promote, Outcome::Done);
     assert_eq!(
         actions[1..],

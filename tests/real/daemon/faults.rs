@@ -5,7 +5,7 @@ use std::fs;
 use std::time::Duration;
 
 use super::{LONG, WINDOW};
-use crate::support::daemon::{Gate, Scene, Standby, comes_true, until};
+use crate::support::daemon::{Gate, Scene, Standby, comes_true, now, until};
 
 /// A standby whose takeover has the lease and waits at the gate.
 fn at_the_gate(scene: &Scene, gate: &Gate) -> Standby {
@@ -266,6 +266,7 @@ fn the_daemon_is_killed_while_it_is_active_and_its_units_run_on() {
     standby.start();
     standby.wait_until_active();
     standby.wait_for_log(&["this node has the group since epoch 1; its units run"]);
+    assert!(!standby.has_logged(&["could NOT take over"]), "it has it already");
     assert_eq!(pids, standby.units.iter().map(|unit| unit.main_pid()).collect::<Vec<_>>());
     scene.assert_taken_over(&standby, 1);
 }
@@ -276,6 +277,10 @@ fn the_units_were_stopped_while_the_daemon_was_away() {
     let mut standby = scene.standby().watching();
     scene.silence(&standby);
     standby.wait_until_active();
+    let memory = standby.path("state/tenures/trading.json");
+    until("it to be on disk that this is complete", || {
+        fs::read_to_string(&memory).unwrap().contains("complete")
+    });
     standby.kill9();
     standby.units[0].systemctl(&["stop"]);
     standby.start();
@@ -283,4 +288,32 @@ fn the_units_were_stopped_while_the_daemon_was_away() {
     standby.wait_for_log(&["not all of its units are active"]);
     let moved = comes_true(Duration::from_secs(2), || standby.starts("equity") != 1);
     assert!(!moved, "a unit that a person has stopped was started");
+}
+
+/// An asynchronous standby of Postgres becomes the store, and never heard of the acquisition.
+#[test]
+fn the_store_fails_over_and_forgets_the_lease_in_the_middle_of_a_takeover() {
+    let mut scene = Scene::new();
+    let replica = now(scene.postgres.standby());
+    let hosts = [&scene.postgres, &replica].map(|server| format!("127.0.0.1:{}", server.port()));
+    let gate = Gate::closed();
+    let standby = gate.in_plan(scene.standby()).set("store.hosts", hosts.to_vec()).watching();
+    now(replica.sql("ALTER SYSTEM SET primary_conninfo = ''"));
+    now(replica.sql("SELECT pg_reload_conf()"));
+    until("replication to have ended", || {
+        scene.value("SELECT count(*) FROM pg_stat_replication") == "0"
+    });
+    scene.silence(&standby);
+    gate.wait_until_reached();
+    assert_eq!(scene.epoch(&standby), 1);
+    scene.postgres.kill();
+    now(replica.promote());
+    scene.store_is(replica);
+    assert_eq!(scene.epoch(&standby), 0);
+    gate.open();
+    standby.wait_for_state("degraded");
+    standby.wait_for_log(&["the store went back to epoch 0 after 1", "understudy failback"]);
+    let moved = comes_true(LONG, || standby.starts("equity") + standby.starts("crypto") > 0);
+    assert!(!moved, "nobody knows who has the group");
+    assert_eq!(scene.epoch(&standby), 0);
 }

@@ -105,20 +105,8 @@ fn a_valid_configuration_is_applied_whole() {
     let scene = Scene::new();
     let mut standby = scene.standby().watching();
     standby.run(&["hold", "--reason", "elsewhere"]).assert_code(0);
-    // Another group, and other values for the present one.
-    let name = standby.units[1].name();
-    let mut other: toml::Table = toml::from_str(
-        "bots = [\"crypto\"]\nprimary = \"alpha\"\naccept_dual_active = true\nsettle = \"500ms\"",
-    )
-    .unwrap();
-    other.insert("units".to_owned(), vec![name].into());
-    standby.configure("group.bots", vec!["equity".to_owned()]);
-    standby.configure("group.units", vec![standby.units[0].name()]);
-    standby.config["group"].as_table_mut().unwrap().insert("second".to_owned(), other.into());
-    standby.write_config();
-    standby.run(&["setup", "--user", "postgres"]).assert_code(0);
-    // The unit reads the first group's file.
-    std::os::unix::fs::symlink("second.env", standby.environment_file()).unwrap();
+    // Another group, and less for the present one.
+    standby.split_off("second");
     reload(&standby);
     let status = standby.try_status().unwrap();
     assert_eq!(status.configuration_refused, None);
@@ -301,4 +289,15 @@ fn a_client_does_not_read_its_answer() {
     for _ in 0..20 {
         assert_eq!(standby.group().state, "standby");
     }
+}
+
+#[test]
+fn a_stranger_on_this_host_is_not_answered() {
+    let scene = Scene::new();
+    let standby = scene.standby().watching();
+    for command in [&["status"][..], &["failover", "--yes", "--force"]] {
+        let ran = standby.run_as_nobody(command);
+        ran.assert_code(69).assert_says("only root and the group of understudy");
+    }
+    scene.assert_untouched(&standby);
 }

@@ -494,3 +494,55 @@ fn cannot_take_over(scene: &Scene, standby: &Standby, words: &str) {
     assert_eq!(scene.epoch(standby), 0);
     assert_eq!(scene.failovers(standby), 0);
 }
+
+#[test]
+fn systemd_cannot_be_reached() {
+    let scene = Scene::new();
+    let mut standby = scene.standby().ready();
+    let nowhere = "unix:path=/nonexistent/bus".to_owned();
+    standby.environment.push(("DBUS_SYSTEM_BUS_ADDRESS".to_owned(), nowhere));
+    standby.start();
+    cannot_take_over(&scene, &standby, "systemd");
+    scene.assert_untouched(&standby);
+}
+
+// ---- whose lease is it? ----
+
+#[test]
+fn the_state_directory_of_the_active_node_was_lost() {
+    let scene = Scene::new();
+    let mut standby = scene.standby().watching();
+    scene.silence(&standby);
+    standby.wait_until_active();
+    standby.kill9();
+    fs::remove_dir_all(standby.path("state")).unwrap();
+    standby.start();
+    standby.wait_for("the heartbeats to be seen", |group| group.verdict == "fresh");
+    for unit in &standby.units {
+        unit.systemctl(&["stop"]);
+    }
+    let seen = standby.stays_quiet_for(LONG);
+    assert_blocked(&seen, "its state directory knows nothing of it");
+    assert_eq!((scene.epoch(&standby), scene.failovers(&standby)), (1, 1));
+    assert!(standby.bots.iter().all(|bot| standby.starts(bot) == 1));
+}
+
+#[test]
+fn two_hosts_have_the_same_name() {
+    let scene = Scene::new();
+    let one = scene.standby().watching();
+    let two = scene.standby().watching();
+    scene.silence(&one);
+    until("one of them to have it", || {
+        [&one, &two].iter().any(|standby| standby.group().state == "active")
+    });
+    let (winner, loser) = if one.group().state == "active" { (&one, &two) } else { (&two, &one) };
+    scene.assert_taken_over(winner, 1);
+    for unit in &winner.units {
+        unit.systemctl(&["stop"]);
+    }
+    let seen = loser.stays_quiet_for(LONG);
+    assert_blocked(&seen, "two nodes have the same name");
+    assert!(loser.bots.iter().all(|bot| loser.starts(bot) == 0));
+    assert_eq!((scene.epoch(loser), loser.redis().role().as_str()), (1, "slave"));
+}

@@ -333,3 +333,37 @@ fn the_group_is_given_back_and_watched_again() {
     assert_eq!(scene.epoch(&standby), 2);
     assert!(standby.bots.iter().all(|bot| standby.starts(bot) == 1));
 }
+
+#[test]
+fn two_groups_die_at_once() {
+    let scene = Scene::new();
+    let mut standby = scene.standby().without_redis().ready();
+    standby.split_off("second");
+    standby.start();
+    standby.wait_until_watching();
+    scene.silence(&standby);
+    until("both to be active", || {
+        let status = standby.try_status();
+        status.is_some_and(|status| status.groups.iter().all(|group| group.state == "active"))
+    });
+    let leases = scene
+        .value("SELECT string_agg(grp || ' ' || epoch, ', ' ORDER BY grp) FROM understudy.lease");
+    assert_eq!(leases, "second 1, trading 1");
+    assert!(["equity", "crypto"].iter().all(|bot| standby.starts(bot) == 1));
+}
+
+#[test]
+fn one_group_dies_while_nothing_is_known_of_the_other() {
+    let scene = Scene::new();
+    let mut standby = scene.standby().without_redis().ready();
+    standby.split_off("second");
+    standby.start();
+    standby.wait_until_watching();
+    scene.sql("DELETE FROM bot_status WHERE bot_name = 'crypto'");
+    scene.silence(&standby);
+    standby.wait_until_active();
+    let status = standby.try_status().unwrap();
+    let second = status.groups.iter().find(|group| group.name == "second").unwrap();
+    assert_eq!((second.state.as_str(), second.verdict.as_str()), ("standby", "unknown"));
+    assert_eq!((standby.starts("equity"), standby.starts("crypto")), (1, 0));
+}

@@ -21,9 +21,9 @@ use std::fs::{self, File};
 use std::io::{self, Write as _};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixDatagram;
-use std::os::unix::process::ExitStatusExt;
+use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle};
@@ -45,6 +45,9 @@ use super::redis::Redis;
 
 /// The program under test.
 const PROGRAM: &str = env!("CARGO_BIN_EXE_understudy");
+
+/// The bots of a group of which nothing else is said.
+const BOTS: [&str; 2] = ["equity", "crypto"];
 
 /// How long a heartbeat of these tests must stay unchanged to be stale, the shortest that the
 /// product allows for an interval of a second.
@@ -387,7 +390,7 @@ impl<'a> Plan<'a> {
             container: Container::shared(),
             node: "bravo".to_owned(),
             group: "trading".to_owned(),
-            bots: vec!["equity".to_owned(), "crypto".to_owned()],
+            bots: BOTS.map(str::to_owned).to_vec(),
             redis: true,
             unit_lines: String::new(),
             settings: toml::Table::new(),
@@ -623,6 +626,28 @@ impl Standby {
         self.write_config();
     }
 
+    /// Makes the second bot and its unit a group of its own, and sets that up in the store.
+    pub fn split_off(&mut self, name: &str) {
+        let mut second = self.config["group"][&self.group].as_table().unwrap().clone();
+        let units: Vec<String> = self.units.iter().map(Unit::name).collect();
+        for (group, index) in [(&mut second, 1), (self.group_table(), 0)] {
+            group.insert("bots".to_owned(), vec![BOTS[index]].into());
+            group.insert("units".to_owned(), vec![units[index].clone()].into());
+        }
+        self.config["group"].as_table_mut().unwrap().insert(name.to_owned(), second.into());
+        self.write_config();
+        let path = self.units[1].path();
+        let text = fs::read_to_string(path).unwrap();
+        self.units[1]
+            .rewrite(&text.replace(&format!("{}.env", self.group), &format!("{name}.env")));
+        self.run(&["setup", "--user", "postgres"]).assert_code(0);
+    }
+
+    fn group_table(&mut self) -> &mut toml::Table {
+        let group = self.group.clone();
+        self.config["group"][&group].as_table_mut().unwrap()
+    }
+
     /// Puts the configuration on disk.
     pub fn write_config(&self) {
         fs::write(self.config_file(), toml::to_string(&self.config).unwrap()).unwrap();
@@ -642,13 +667,17 @@ impl Standby {
     pub fn run_with(&self, arguments: &[&str], environment: &[(&str, &str)]) -> Ran {
         let mut command = self.command();
         command.args(arguments).envs(environment.iter().copied()).stdin(Stdio::null());
-        let output = command.output().unwrap();
-        Ran {
-            what: arguments.join(" "),
-            code: output.status.code().unwrap_or(-1),
-            out: String::from_utf8(output.stdout).unwrap(),
-            err: String::from_utf8(output.stderr).unwrap(),
-        }
+        Ran::new(arguments, command.output().unwrap())
+    }
+
+    /// Runs a command as a user who is nobody in particular.
+    pub fn run_as_nobody(&self, arguments: &[&str]) -> Ran {
+        // Not even a path to the program is certain for everyone.
+        let program = self.path("understudy");
+        fs::copy(PROGRAM, &program).unwrap();
+        let mut command = Command::new(program);
+        command.arg("--config").arg(self.config_file()).args(arguments).uid(65534).gid(65534);
+        Ran::new(arguments, command.stdin(Stdio::null()).output().unwrap())
     }
 
     fn command(&self) -> Command {
@@ -860,6 +889,15 @@ pub struct Ran {
 }
 
 impl Ran {
+    fn new(arguments: &[&str], output: Output) -> Self {
+        Self {
+            what: arguments.join(" "),
+            code: output.status.code().unwrap_or(-1),
+            out: String::from_utf8(output.stdout).unwrap(),
+            err: String::from_utf8(output.stderr).unwrap(),
+        }
+    }
+
     /// It ended like this.
     #[track_caller]
     pub fn assert_code(&self, code: i32) -> &Self {
