@@ -32,6 +32,8 @@ use understudy::config::secret::Secret;
 use understudy::config::settings::{Group, Heartbeats, Host, Quorum, Store, Table, Tls};
 use understudy::time::BootTime;
 
+use super::wait;
+
 /// How long a server may take to start or stop on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -269,12 +271,20 @@ impl Postgres {
 
     /// As `kill -9`, of the whole server.
     pub fn kill(&mut self) {
+        let mut left = Vec::new();
         if let Some(child) = &self.child {
-            for process in descendants(pid(child)) {
-                let _ = kill(process, Signal::SIGKILL);
+            // One that stands still starts no others meanwhile.
+            let _ = kill(pid(child), Signal::SIGSTOP);
+            wait::until("the postmaster to stand still", || state(pid(child)) == Some('T'));
+            left = descendants(pid(child));
+            for process in &left {
+                let _ = kill(*process, Signal::SIGKILL);
             }
         }
         self.end(Signal::SIGKILL);
+        wait::until("its processes to be gone", || {
+            left.iter().all(|process| matches!(state(*process), None | Some('Z' | 'X')))
+        });
     }
 
     /// Starts it again after [`Postgres::stop`] or [`Postgres::kill`], on the same port.
@@ -416,6 +426,13 @@ impl Postgres {
 impl Drop for Postgres {
     fn drop(&mut self) {
         self.end(Signal::SIGQUIT);
+        // One that was killed has left its segment of shared memory, of which there are 4096.
+        let pid_file = fs::read_to_string(self.directory.path().join("data/postmaster.pid"));
+        if let Some(segment) = pid_file.iter().flat_map(|text| text.lines().nth(6)).next()
+            && let Some(id) = segment.split_whitespace().nth(1)
+        {
+            let _ = Command::new("ipcrm").args(["-m", id]).stderr(Stdio::null()).status();
+        }
     }
 }
 
@@ -710,6 +727,12 @@ fn run(command: &mut Command) {
 
 fn pid(child: &Child) -> Pid {
     Pid::from_raw(i32::try_from(child.id()).expect("a pid fits"))
+}
+
+/// What a process does: `T` if it stands still, `None` if there is none.
+fn state(process: Pid) -> Option<char> {
+    let stat = fs::read_to_string(format!("/proc/{process}/stat")).ok()?;
+    stat.rsplit(')').next()?.trim_start().chars().next()
 }
 
 /// Children of the postmaster; they have no children of their own.
