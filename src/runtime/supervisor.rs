@@ -589,14 +589,9 @@ impl Supervisor {
         self.notify.ready_again();
     }
 
-    async fn apply(&mut self, settings: Settings) -> Result<(), String> {
-        let old = self.settings.clone();
-        if settings.node != old.node
-            || settings.state_dir != old.state_dir
-            || settings.runtime_dir != old.runtime_dir
-        {
-            return Err("node, state_dir and runtime_dir change only with a restart".to_owned());
-        }
+    /// A group that this node has, or is about to have, must stay what it is.
+    fn may_become(&self, settings: &Settings) -> Result<(), String> {
+        let old = &self.settings;
         for watched in &self.groups {
             let gone = settings.groups.iter().all(|group| group.name != watched.name);
             let kind = watched.engine.kind();
@@ -624,6 +619,18 @@ impl Supervisor {
                 ));
             }
         }
+        Ok(())
+    }
+
+    async fn apply(&mut self, settings: Settings) -> Result<(), String> {
+        let old = self.settings.clone();
+        if settings.node != old.node
+            || settings.state_dir != old.state_dir
+            || settings.runtime_dir != old.runtime_dir
+        {
+            return Err("node, state_dir and runtime_dir change only with a restart".to_owned());
+        }
+        self.may_become(&settings)?;
         let settings = Arc::new(settings);
         let kept = self.keep_store(&settings).await;
         let store = match &kept {
