@@ -10,7 +10,10 @@ use super::{GroupArgument, Refused, Said, group, json as print_json, person, sto
 use crate::adapters::postgres::operator::HandBack;
 use crate::adapters::systemd::Systemd;
 use crate::config::settings::{Group, Settings};
+use crate::control::ask;
+use crate::control::protocol::{Request, Response};
 use crate::engine::observation::Epoch;
+use crate::runtime::files;
 
 #[derive(Debug, Args)]
 pub(super) struct HoldArguments {
@@ -99,7 +102,9 @@ pub(super) async fn failback(
         Some(Err(fault)) => return Err(Refused(fault.to_string()).into()),
         None => Epoch(0),
     };
-    let (done, text) = match store.hand_back(group, expected, &person(settings)).await? {
+    let max_epoch = max_epoch(settings, group).await?;
+    let by = person(settings);
+    let (done, text) = match store.hand_back(group, expected, max_epoch, &by).await? {
         HandBack::Done(epoch) => (
             "handed_back",
             format!(
@@ -123,6 +128,22 @@ pub(super) async fn failback(
         }
     };
     said(json, group, done, text)
+}
+
+/// Highest epoch that this node knows of, from the daemon and from disk. The store may have been
+/// restored from a backup and know of fewer.
+async fn max_epoch(settings: &Settings, group: &Group) -> anyhow::Result<Epoch> {
+    let memory = files::read_memory(&settings.state_dir, &settings.node, &group.name)?;
+    let remembered = memory.map_or(Epoch(0), |read| read.memory.max_epoch);
+    let seen = match ask(&settings.runtime_dir, &Request::Status).await {
+        Ok(Response::Status(status)) => {
+            let mut groups = status.groups.into_iter();
+            groups.find(|other| other.name == group.name).map_or(0, |other| other.max_epoch)
+        }
+        // It works with the daemon down.
+        Ok(_) | Err(_) => 0,
+    };
+    Ok(remembered.max(Epoch(seen)))
 }
 
 /// Two copies would run if the units here were not stopped before the others are started.

@@ -89,6 +89,9 @@ pub struct Group {
     pub holder: Option<String>,
     /// Epoch of the lease, as last read.
     pub epoch: Option<u64>,
+    /// Highest epoch that this node knows of. The store forgot a tenure if its own is lower.
+    #[serde(default)]
+    pub max_epoch: u64,
     /// Age of the last good read, in milliseconds.
     pub read_ago_ms: Option<u64>,
     /// The bots.
@@ -194,6 +197,7 @@ impl Group {
             unknown_because,
             holder: snapshot.holder,
             epoch: snapshot.epoch.map(|epoch| epoch.0),
+            max_epoch: snapshot.max_epoch.0,
             read_ago_ms: snapshot.read_ago.map(millis),
             bots: snapshot.bots.into_iter().map(Bot::new).collect(),
             hold: snapshot.hold.map(|hold| Hold {

@@ -199,10 +199,10 @@ impl Engine {
             self.tell_blocked(Blocker { obstacle: Obstacle::NotReady, text: why }, out);
             return;
         }
-        self.acquire(now, cause, out);
+        self.acquire(now, cause, Why::Ready, out);
     }
 
-    pub(super) fn acquire(&mut self, now: BootTime, cause: Cause, out: &mut Vec<Action>) {
+    pub(super) fn acquire(&mut self, now: BootTime, cause: Cause, why: Why, out: &mut Vec<Action>) {
         // Checking is only entered, and only stays, with an observation at hand.
         let Some((_, observation)) = &self.last else { return };
         let (nonce, progress) = match self.recalled {
@@ -250,7 +250,7 @@ impl Engine {
         };
         let recent = recalled.recent || progress == Progress::Asked;
         self.recalled = Some((now, Recalled { recent, ..recalled }));
-        self.go(State::Acquiring { nonce, cause, since: now }, Why::Ready, out);
+        self.go(State::Acquiring { nonce, cause, since: now }, why, out);
         out.push(Action::Acquire(question));
     }
 
@@ -267,7 +267,7 @@ impl Engine {
         }
         match answer {
             Answer::Granted(epoch) => {
-                self.recalled = None;
+                let before = self.recalled.take();
                 self.max_epoch = self.max_epoch.max(epoch);
                 self.floor = epoch;
                 self.told.refusal = None;
@@ -282,6 +282,7 @@ impl Engine {
                     confirmed: since,
                     steps: Vec::new(),
                     before_start: Vec::new(),
+                    redone: before.is_some_and(|(_, recalled)| recalled.acted()),
                 };
                 let first = self.policy.at_or_after(Step::Fence).unwrap_or(Step::Beat);
                 self.begin(now, tenure, first, false, Why::Granted, out);
@@ -325,6 +326,9 @@ impl Engine {
         out: &mut Vec<Action>,
     ) -> (bool, String) {
         let refused = |text: &str| (false, text.to_owned());
+        if let Some(answer) = self.reclaim(now, force, out) {
+            return answer;
+        }
         match &mut self.state {
             State::Standby => {}
             State::Interrupted { tenure } => {
@@ -333,13 +337,14 @@ impl Engine {
             }
             State::Promoting {
                 tenure,
-                attempt: Attempt { next: next @ Next::RetryAt(_), .. },
+                attempt: Attempt { next: next @ Next::RetryAt(_), again, .. },
                 ..
             } => {
                 *next = Next::RetryAt(now);
                 if force {
                     // From here on a person answers for it.
                     tenure.cause = Cause::Forced;
+                    *again = true;
                 }
                 return (true, "trying the failed step again now".to_owned());
             }
@@ -393,6 +398,55 @@ impl Engine {
         let cause = if force { Cause::Forced } else { Cause::Operator };
         self.ask_check(now, cause, out);
         (true, "taking over".to_owned())
+    }
+
+    /// The store forgot the tenure that this node lived by, and a person says that it goes on here:
+    /// asks for the lease anew, with a higher epoch, and goes through the steps once more. Nothing is
+    /// checked first, as a node that had the group is past that: its Redis is a master, for one thing.
+    fn reclaim(
+        &mut self,
+        now: BootTime,
+        force: bool,
+        out: &mut Vec<Action>,
+    ) -> Option<(bool, String)> {
+        let Some((liveness::Cause::StoreWentBack { .. }, _)) = self.watch.unknown() else {
+            return None;
+        };
+        let forgotten = |tenure, progress| Recalled {
+            memory: self.memory(tenure, progress),
+            recent: true,
+            same_boot: true,
+            units_active: progress == Progress::Complete,
+        };
+        let recalled = match &self.state {
+            State::Promoting { attempt: Attempt { next: Next::Answer, .. }, .. } => {
+                let text = "a step is under way; ask again when it has ended";
+                return Some((false, text.to_owned()));
+            }
+            State::Promoting { tenure, attempt, .. } => {
+                forgotten(tenure, Progress::At(attempt.step))
+            }
+            State::Interrupted { tenure } => forgotten(tenure, Progress::At(Step::Fence)),
+            State::Active { tenure } => forgotten(tenure, Progress::Complete),
+            State::Standby => self.recalled.filter(|(_, recalled)| recalled.acted())?.1,
+            State::Checking { .. } | State::Acquiring { .. } | State::Stopping { .. } => {
+                return None;
+            }
+        };
+        if let Some(text) = self.held() {
+            return Some((false, text));
+        }
+        if !force {
+            let text = "the store forgot that this node has the group. If nobody else has it by \
+                        now, add --force";
+            return Some((false, text.to_owned()));
+        }
+        self.recalled = Some((now, recalled));
+        self.acquire(now, Cause::Forced, Why::Reclaimed, out);
+        let text = "the store forgot that this node has the group; asking for it again, with a \
+                    higher epoch. Units that run go on running: restart those that check their \
+                    epoch";
+        Some((true, text.to_owned()))
     }
 
     /// Goes on with an interrupted takeover before its window is over.

@@ -126,6 +126,8 @@ pub enum Why {
     Superseded,
     /// The units are stopped.
     Stopped,
+    /// The store forgot our tenure, and an operator says that it goes on.
+    Reclaimed,
 }
 
 impl Why {
@@ -161,6 +163,9 @@ impl Why {
             Self::Complete => "every bot beats; the takeover is complete",
             Self::Superseded => "a later tenure began elsewhere; the units here must not run",
             Self::Stopped => "the units here are stopped; watching the group again",
+            Self::Reclaimed => {
+                "the store forgot that this node has the group, and an operator says that it has"
+            }
         }
     }
 }
@@ -170,7 +175,7 @@ const fn edge(from: Kind, to: Kind, why: Why) -> Edge {
 }
 
 /// Every way there is.
-pub const EDGES: [Edge; 26] = [
+pub const EDGES: [Edge; 31] = [
     edge(Kind::Standby, Kind::Checking, Why::Silent),
     edge(Kind::Standby, Kind::Checking, Why::Asked),
     edge(Kind::Standby, Kind::Promoting, Why::Resumed),
@@ -197,6 +202,11 @@ pub const EDGES: [Edge; 26] = [
     edge(Kind::Checking, Kind::Promoting, Why::Resumed),
     edge(Kind::Checking, Kind::Active, Why::Adopted),
     edge(Kind::Checking, Kind::Interrupted, Why::Old),
+    edge(Kind::Standby, Kind::Acquiring, Why::Reclaimed),
+    edge(Kind::Promoting, Kind::Acquiring, Why::Reclaimed),
+    edge(Kind::Degraded, Kind::Acquiring, Why::Reclaimed),
+    edge(Kind::Active, Kind::Acquiring, Why::Reclaimed),
+    edge(Kind::Interrupted, Kind::Acquiring, Why::Reclaimed),
 ];
 
 impl fmt::Display for Edge {

@@ -225,3 +225,14 @@ pub struct Recalled {
     /// Whether all units of the group are active here.
     pub units_active: bool,
 }
+
+impl Recalled {
+    /// Whether the lease was had, so that something may have been done in its name.
+    #[must_use]
+    pub fn acted(&self) -> bool {
+        match self.memory.progress {
+            Progress::At(_) | Progress::Complete => true,
+            Progress::Asked | Progress::Over => false,
+        }
+    }
+}

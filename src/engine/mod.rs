@@ -119,6 +119,8 @@ struct Tenure {
     steps: Vec<(Step, Duration)>,
     /// The heartbeats before the units were started; another value is the new primary's.
     before_start: Vec<String>,
+    /// Its steps may have had their effect in an earlier tenure of this node, which the store forgot.
+    redone: bool,
 }
 
 /// A step under way, or about to be tried again.

@@ -27,6 +27,8 @@ pub struct Snapshot {
     pub holder: Option<String>,
     /// Epoch of the lease, as last read.
     pub epoch: Option<Epoch>,
+    /// Highest epoch that this node knows of. The store forgot a tenure if its own is lower.
+    pub max_epoch: Epoch,
     /// A person's order not to act.
     pub hold: Option<Hold>,
     /// Whether the group is latched.
@@ -91,6 +93,7 @@ impl Engine {
             read_ago,
             holder: lease.and_then(|lease| lease.holder.clone()),
             epoch: lease.map(|lease| lease.epoch),
+            max_epoch: self.max_epoch,
             hold: lease.and_then(|lease| lease.hold.clone()),
             latched: lease.is_some_and(|lease| lease.latched),
             cooldown_left: lease

@@ -35,6 +35,7 @@ impl Engine {
             confirmed: sent,
             steps: Vec::new(),
             before_start: Vec::new(),
+            redone: false,
         };
         match memory.progress {
             Progress::Complete if same_boot || units_active => {
@@ -79,6 +80,7 @@ impl Engine {
         out: &mut Vec<Action>,
     ) {
         out.push(Action::Remember(self.memory(&tenure, Progress::At(step))));
+        let again = again || tenure.redone;
         let next = match step {
             Step::Beat => Next::Beats(Some(now + self.policy.deadline(step))),
             Step::Fence

@@ -17,7 +17,7 @@ use super::files;
 use crate::adapters::hook;
 use crate::adapters::postgres::Store;
 use crate::adapters::postgres::tenure::{self, AcquireKind, AcquireOutcome, NewAlert};
-use crate::adapters::redis::{Persisted, Redis, RedisError, gate};
+use crate::adapters::redis::{Persisted, PromoteFault, Redis, RedisError, gate};
 use crate::adapters::systemd::Systemd;
 use crate::config::settings::{Group, Settings, Severity};
 use crate::control::protocol::Unit;
@@ -463,14 +463,24 @@ impl Worker {
         let Some(redis) = &mut self.redis else { return Outcome::Done };
         match redis.promote(&self.group.name, token.epoch.0, again).await {
             Ok(_) => Outcome::Done,
-            Err(error) => Outcome::Failed(format!("{}. {}", chain(&error), error.remedy())),
+            Err(error) => {
+                let text = format!("{}. {}", chain(&error), error.remedy());
+                match error {
+                    PromoteFault::Gate(_) => Outcome::NotBegun(text),
+                    PromoteFault::Redis(_)
+                    | PromoteFault::NotMaster { .. }
+                    | PromoteFault::NotWritable { .. }
+                    | PromoteFault::ProbeDiffers { .. } => Outcome::Failed(text),
+                }
+            }
         }
     }
 
     async fn persist(&mut self, token: Token) -> Outcome {
         // It may have been restarted since it was promoted, and be a replica again.
-        if let failed @ Outcome::Failed(_) = self.promote(token, true).await {
-            return failed;
+        let promoted = self.promote(token, true).await;
+        if promoted != Outcome::Done {
+            return promoted;
         }
         let Some(redis) = &mut self.redis else { return Outcome::Done };
         let persisted = match redis.persist().await {

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use understudy::engine::edge::{EDGES, Kind, Why};
 use understudy::engine::event::{
-    Acquire, Action, Answer, Cause, Event, Memory, Outcome, Progress, Recalled,
+    Acquire, Action, Answer, Cause, Command, Event, Memory, Outcome, Progress, Recalled,
 };
 use understudy::engine::notice::{Notice, Weight};
 use understudy::engine::observation::{Bot, Epoch, Nonce, Observation, Token};
@@ -156,8 +156,9 @@ impl Trace {
                 let current = self.token.is_some_and(|token| token.epoch == *epoch);
                 if current && self.running == Some(*step) {
                     self.running = None;
-                    if !matches!(outcome, Outcome::Failed(_)) {
-                        self.done.push(*step);
+                    match outcome {
+                        Outcome::Done | Outcome::DoneBut(_) => self.done.push(*step),
+                        Outcome::Failed(_) | Outcome::NotBegun(_) => {}
                     }
                 }
             }
@@ -256,10 +257,21 @@ impl Trace {
 
     fn acquire(&mut self, now: BootTime, event: &Event, question: &Acquire) -> Judgement {
         rule!(self.acquiring.is_none(), "two questions for the lease at a time");
+        let fit = matches!(event, Event::Checked { problems } if problems.is_empty());
         rule!(
-            matches!(event, Event::Checked { problems } if problems.is_empty()),
+            fit || self.reclaims(event, question),
             "asked for the lease although this node was not found fit just now"
         );
+        if !fit && let Some(token) = self.token.take() {
+            rule!(token.nonce == question.nonce, "reclaims another tenure than its own");
+            rule!(self.running.is_none(), "reclaims the lease in the middle of a step");
+            self.mine = Some(Mine {
+                memory: question.memory,
+                recent_until: Some(now + self.policy.timeout),
+                units_active: question.memory.progress == Progress::Complete,
+                same_boot: true,
+            });
+        }
         let Some(last) = &self.last else { return Err("asked for the lease blindly".to_owned()) };
         rule!(question.expected == last.lease, "expects another lease than was last read");
         rule!(question.seen_at == last.seen_at, "dates the evidence wrongly");
@@ -309,6 +321,15 @@ impl Trace {
         let recent_until = if recent { Some(now + self.policy.timeout) } else { mine.recent_until };
         self.mine = Some(Mine { memory: question.memory, recent_until, ..mine });
         Ok(())
+    }
+
+    /// The store forgot a tenure that this node lived by, and a person says that it goes on. Such a
+    /// node is past being checked: its Redis is a master, for one thing.
+    fn reclaims(&self, event: &Event, question: &Acquire) -> bool {
+        let forced = Command::Failover { force: true };
+        let asked = matches!(event, Event::Operator { command, .. } if *command == forced);
+        let forgotten = self.last.as_ref().is_some_and(|last| last.lease.epoch < self.floor);
+        asked && forgotten && question.memory.progress != Progress::Asked
     }
 
     fn acquired(&mut self, nonce: Nonce, answer: &Answer) {

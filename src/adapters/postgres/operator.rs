@@ -177,7 +177,7 @@ impl Store {
     }
 
     /// Says that the primary's node has the group again, which only a person can know in observed
-    /// mode. Every token so far is over.
+    /// mode. Every token so far is over, also those of epochs up to `max_epoch` that the store forgot.
     ///
     /// # Errors
     /// As [`Store::hold`].
@@ -185,6 +185,7 @@ impl Store {
         &mut self,
         group: &Group,
         expected: Epoch,
+        max_epoch: Epoch,
         by: &str,
     ) -> Result<HandBack, StoreError> {
         let fail = |source| StoreError::HandBack { group: group.name.clone(), source };
@@ -200,6 +201,7 @@ impl Store {
                     (&group.primary, Type::TEXT),
                     (&by, Type::TEXT),
                     (&self.node, Type::TEXT),
+                    (&epoch(max_epoch), Type::INT8),
                 ],
             )
             .await
@@ -378,11 +380,11 @@ SELECT l.grp, l.epoch, 'acknowledge', $3, $2, jsonb_build_object('was_latched', 
 /// Locks in the same order and mode as `acquire`.
 const HAND_BACK: &str = "
 WITH before AS (
-  SELECT grp, epoch, holder, holder = $3 AND nonce IS NULL AS already
+  SELECT grp, epoch, holder, holder = $3 AND nonce IS NULL AND epoch >= $6 AS already
     FROM @schema@.lease WHERE grp = $1 FOR NO KEY UPDATE
 ), granted AS (
-  UPDATE @schema@.lease l SET epoch = l.epoch + 1, holder = $3, nonce = NULL, seq = 0,
-    changed_at = clock_timestamp()
+  UPDATE @schema@.lease l SET epoch = greatest(l.epoch, $6) + 1, holder = $3, nonce = NULL,
+    seq = 0, changed_at = clock_timestamp()
     FROM before b WHERE l.grp = b.grp AND b.epoch = $2 AND NOT b.already RETURNING l.grp, l.epoch
 ), fenced AS (
   UPDATE @schema@.fence f SET epoch = g.epoch, holder = $3, nonce = NULL

@@ -340,11 +340,13 @@ impl Store {
         Err(StoreError::Flip { group: name, source })
     }
 
-    /// Appends a step to the timeline of the failover that `token` stands for.
+    /// Appends a step to the timeline of the failover that `token` stands for, also if that is over
+    /// by now: it happened.
     ///
     /// # Errors
-    /// [`StoreError::Superseded`] if `token` is not current. A failover goes on whatever this says: a
-    /// history with a gap is better than a group without a primary.
+    /// [`StoreError::Superseded`] if the store knows of no such failover, as after a restore. A
+    /// failover goes on whatever this says: a history with a gap is better than a group without a
+    /// primary.
     pub async fn record_step(
         &mut self,
         group: &str,
@@ -375,7 +377,7 @@ impl Store {
     /// `took` is `None` if nobody saw how long it took.
     ///
     /// # Errors
-    /// As [`Store::record_step`].
+    /// [`StoreError::Superseded`] if `token` is not current.
     pub async fn finish(
         &mut self,
         group: &str,
@@ -422,13 +424,12 @@ impl Store {
 }
 
 const RECORD_STEP: &str = "
-WITH current AS (
-  SELECT grp, epoch, nonce FROM @schema@.fence WHERE grp = $1 AND epoch = $2 AND nonce = $3 FOR SHARE
-), told AS (
-  UPDATE @schema@.failover SET step = $5 WHERE id IN (SELECT nonce FROM current)
+WITH tenure AS (
+  UPDATE @schema@.failover SET step = $5 WHERE grp = $1 AND epoch = $2 AND id = $3
+  RETURNING grp, epoch, id
 )
 INSERT INTO @schema@.event (grp, epoch, kind, node, failover, step, outcome, after_ms, took_ms, detail)
-SELECT grp, epoch, 'step', $4, nonce, $5, $6, $7, $8, $9 FROM current RETURNING id";
+SELECT grp, epoch, 'step', $4, id, $5, $6, $7, $8, $9 FROM tenure RETURNING id";
 
 const FINISH: &str = "
 WITH current AS (

@@ -107,3 +107,58 @@ fn a_forced_failover_that_is_refused_does_not_forget_the_units_of_an_earlier_ten
     stage.read();
     assert_eq!(stage.engine.kind(), Kind::Stopping);
 }
+
+/// The store is restored to before our tenure.
+fn forget(stage: &mut Stage) {
+    stage.lease.epoch = Epoch(1);
+    stage.lease.nonce = None;
+    stage.lease.holder = Some("alpha".to_owned());
+    stage.read();
+}
+
+#[test]
+fn a_tenure_that_the_store_forgot_is_asked_for_again_without_a_check() {
+    let ways = [
+        (Kind::Active, Progress::Complete),
+        (Kind::Degraded, Progress::At(Step::Promote)),
+        (Kind::Interrupted, Progress::At(Step::Fence)),
+    ];
+    for (kind, progress) in ways {
+        let mut stage = Stage::in_state(kind);
+        forget(&mut stage);
+        assert_eq!(ask(&mut stage, false), (false, vec![]), "{kind}");
+        let (accepted, actions) = ask(&mut stage, true);
+        assert!(accepted, "{kind}");
+        let Some(Action::Acquire(question)) = actions.last() else { panic!("{actions:?}") };
+        assert_eq!((question.nonce, question.min_epoch), (NONCE, Epoch(2)));
+        assert_eq!(question.memory.progress, progress, "a crash must not forget the units");
+        let actions = stage.answer(Answer::Granted(Epoch(3)));
+        let token = Token { epoch: Epoch(3), nonce: NONCE };
+        let run = Action::Run { token, step: Step::Promote, again: true, deadline: ms(30_000) };
+        assert_eq!(actions.last(), Some(&run), "its Redis is a master already");
+    }
+}
+
+#[test]
+fn a_tenure_that_the_store_forgot_is_not_asked_for_in_the_middle_of_a_step_or_under_a_hold() {
+    let mut stage = Stage::in_state(Kind::Promoting);
+    forget(&mut stage);
+    assert_eq!(ask(&mut stage, true), (false, vec![]));
+    let mut stage = Stage::in_state(Kind::Active);
+    stage.hold();
+    forget(&mut stage);
+    assert_eq!(ask(&mut stage, true), (false, vec![]));
+}
+
+#[test]
+fn a_tenure_that_the_store_forgot_and_refuses_is_still_remembered() {
+    let mut stage = Stage::in_state(Kind::Active);
+    forget(&mut stage);
+    assert!(ask(&mut stage, true).0);
+    stage.answer(Answer::Refused("the evidence is old".to_owned()));
+    assert_eq!(stage.engine.kind(), Kind::Standby);
+    // The server that has it is back.
+    stage.ours();
+    stage.read();
+    assert_eq!(stage.engine.kind(), Kind::Active);
+}

@@ -148,7 +148,7 @@ fn redis_cannot_write_its_configuration() {
 }
 
 fn has_let_go(scene: &Scene, standby: &Standby) {
-    standby.wait_for_log(&["ERROR", "delta has the group now (epoch 2)"]);
+    standby.wait_for_log(&["ERROR", " has the group now (epoch 2)"]);
     standby.wait_for_state("standby");
     for unit in &standby.units {
         let state = unit.property("ActiveState");
@@ -203,15 +203,7 @@ fn the_store_was_restored_from_a_backup_of_before_the_takeover() {
     let standby = scene.standby().watching();
     scene.silence(&standby);
     standby.wait_until_active();
-    scene.sql(
-        "BEGIN;
-         -- A restore knows no triggers.
-         SET LOCAL session_replication_role = replica;
-         UPDATE understudy.lease SET epoch = 0, holder = 'alpha', nonce = NULL, seq = 0;
-         UPDATE understudy.fence SET epoch = 0, holder = 'alpha', nonce = NULL;
-         DELETE FROM understudy.event; DELETE FROM understudy.failover;
-         COMMIT",
-    );
+    scene.forget_takeovers();
     let group = standby.wait_for("it to be seen", |group| {
         group.unknown_because.as_deref().is_some_and(|why| why.contains("the store went back"))
     });
@@ -220,6 +212,28 @@ fn the_store_was_restored_from_a_backup_of_before_the_takeover() {
     assert!(!moved, "{:?}", standby.group());
     assert!(standby.bots.iter().all(|bot| standby.starts(bot) == 1));
     assert_eq!(scene.epoch(&standby), 0);
+
+    // A person says that the group stays here.
+    standby.run(&["failover", "--force", "--yes"]).assert_code(0);
+    standby.wait_for("a new tenure", |group| group.state == "active" && group.epoch == Some(2));
+    assert!(standby.bots.iter().all(|bot| standby.starts(bot) == 1), "they ran on");
+    assert_eq!(scene.failovers(&standby), 1);
+}
+
+#[test]
+fn the_store_was_restored_and_the_group_goes_back_to_the_primary() {
+    let scene = Scene::new();
+    let standby = scene.standby().watching();
+    scene.silence(&standby);
+    standby.wait_until_active();
+    scene.forget_takeovers();
+    standby.wait_for("it to be seen", |group| {
+        group.unknown_because.as_deref().is_some_and(|why| why.contains("the store went back"))
+    });
+    let said = standby.run(&["failback", "--force"]);
+    said.assert_code(0).assert_says("alpha has the group (epoch 2)");
+    standby.wait_for("the units to be stopped", |group| group.state == "standby");
+    has_let_go(&scene, &standby);
 }
 
 #[test]

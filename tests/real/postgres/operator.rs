@@ -13,22 +13,31 @@ async fn a_group_is_handed_back_only_by_who_knows_its_present_epoch() {
     let group = group("trading", &["equity"]);
     let mut store = ready(&postgres, std::slice::from_ref(&group)).await;
     assert_eq!(
-        store.hand_back(&group, Epoch(0), "mallory").await.unwrap(),
+        store.hand_back(&group, Epoch(0), Epoch(0), "mallory").await.unwrap(),
         HandBack::Already(Epoch(0))
+    );
+    // This node knows of epochs that the store forgot.
+    assert_eq!(
+        store.hand_back(&group, Epoch(0), Epoch(4), "mallory").await.unwrap(),
+        HandBack::Done(Epoch(5))
+    );
+    assert_eq!(
+        store.hand_back(&group, Epoch(5), Epoch(5), "mallory").await.unwrap(),
+        HandBack::Already(Epoch(5))
     );
     let token = take(&mut store, &group, 1).await;
     assert_eq!(
-        store.hand_back(&group, Epoch(0), "mallory").await.unwrap(),
-        HandBack::Changed { epoch: Epoch(1), holder: Some("bravo".to_owned()) }
+        store.hand_back(&group, Epoch(0), Epoch(0), "mallory").await.unwrap(),
+        HandBack::Changed { epoch: Epoch(6), holder: Some("bravo".to_owned()) }
     );
     assert_eq!(
-        store.hand_back(&group, Epoch(1), "mallory").await.unwrap(),
-        HandBack::Done(Epoch(2))
+        store.hand_back(&group, Epoch(6), Epoch(0), "mallory").await.unwrap(),
+        HandBack::Done(Epoch(7))
     );
     let lease = look(&mut store).await.lease;
     assert_eq!(
         (lease.holder.as_deref(), lease.nonce, lease.epoch),
-        (Some("alpha"), None, Epoch(2))
+        (Some("alpha"), None, Epoch(7))
     );
     assert!(matches!(store.flip(&group, token).await, Err(StoreError::Superseded { .. })));
 }
@@ -41,7 +50,7 @@ async fn history_tells_who_did_what_newest_first() {
     store.hold("trading", "mallory", "upgrade", None).await.unwrap();
     store.release("trading", "trent").await.unwrap();
     take(&mut store, &groups[0], 1).await;
-    store.hand_back(&groups[0], Epoch(1), "mallory").await.unwrap();
+    store.hand_back(&groups[0], Epoch(1), Epoch(0), "mallory").await.unwrap();
     store.acknowledge("trading", "mallory").await.unwrap();
     store.hold("other", "mallory", "upgrade", None).await.unwrap();
 
@@ -77,7 +86,7 @@ async fn an_order_for_a_group_that_does_not_exist_says_so() {
         store.hold("typo", "m", "r", None).await.unwrap_err(),
         store.release("typo", "m").await.unwrap_err(),
         store.acknowledge("typo", "m").await.unwrap_err(),
-        store.hand_back(&unknown, Epoch(0), "m").await.unwrap_err(),
+        store.hand_back(&unknown, Epoch(0), Epoch(0), "m").await.unwrap_err(),
     ];
     for error in errors {
         assert!(matches!(&error, StoreError::NoSuchGroup { group } if group == "typo"), "{error}");

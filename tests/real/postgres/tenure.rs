@@ -152,7 +152,7 @@ async fn a_failover_leaves_a_timeline() {
 }
 
 #[tokio::test]
-async fn nothing_is_recorded_under_a_token_that_is_over() {
+async fn a_tenure_that_is_over_ends_no_more_but_its_steps_are_still_recorded() {
     let postgres = Postgres::start().await;
     let mut group = group("trading", &["equity"]);
     group.cooldown = Duration::ZERO;
@@ -161,6 +161,19 @@ async fn nothing_is_recorded_under_a_token_that_is_over() {
     let new = take(&mut store, &group, 2).await;
     let error = store.finish("trading", old, Ending::Done, None, &json!({})).await.unwrap_err();
     assert!(matches!(error, StoreError::Superseded { token, .. } if token == old), "{error}");
+    let step = Step {
+        name: "promote".to_owned(),
+        outcome: StepOutcome::Done,
+        after: Duration::ZERO,
+        took: None,
+        detail: json!({}),
+    };
+    store.record_step("trading", old, &step).await.unwrap();
+    let nobody = Token { nonce: Nonce(3), ..old };
+    let error = store.record_step("trading", nobody, &step).await.unwrap_err();
+    assert!(matches!(error, StoreError::Superseded { .. }), "{error}");
+    let steps = "SELECT epoch::text, step FROM understudy.event WHERE kind = 'step'";
+    assert_eq!(postgres.rows(steps).await, [["1", "promote"]]);
     store.finish("trading", new, Ending::Done, None, &json!({})).await.unwrap();
     let status = "SELECT status FROM understudy.failover ORDER BY epoch";
     assert_eq!(postgres.rows(status).await, [["superseded"], ["done"]]);

@@ -194,6 +194,19 @@ impl Scene {
         ));
     }
 
+    /// The store is restored from a backup of before every takeover.
+    pub fn forget_takeovers(&self) {
+        self.sql(
+            "BEGIN;
+             -- A restore knows no triggers.
+             SET LOCAL session_replication_role = replica;
+             UPDATE understudy.lease SET epoch = 0, holder = 'alpha', nonce = NULL, seq = 0;
+             UPDATE understudy.fence SET epoch = 0, holder = 'alpha', nonce = NULL;
+             DELETE FROM understudy.event; DELETE FROM understudy.failover;
+             COMMIT",
+        );
+    }
+
     /// The epoch of a standby's group.
     pub fn epoch(&self, standby: &Standby) -> u64 {
         let group = &standby.group;
