@@ -7,6 +7,8 @@ use std::fmt;
 use std::ops::{Add, Sub};
 use std::time::Duration;
 
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
 /// An instant on this host's `CLOCK_BOOTTIME`: time since boot, suspend included.
 ///
 /// `std::time::Instant` is `CLOCK_MONOTONIC`, which stops while the host is suspended, and can be
@@ -48,6 +50,20 @@ impl BootTime {
     #[must_use]
     pub fn since(self, earlier: Self) -> Duration {
         self.0.saturating_sub(earlier.0)
+    }
+}
+
+/// In files: nanoseconds since boot.
+impl Serialize for BootTime {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        // Enough for 584 years without a reboot.
+        serializer.serialize_u64(u64::try_from(self.0.as_nanos()).unwrap_or(u64::MAX))
+    }
+}
+
+impl<'de> Deserialize<'de> for BootTime {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        u64::deserialize(deserializer).map(|nanos| Self(Duration::from_nanos(nanos)))
     }
 }
 

@@ -7,7 +7,7 @@ use std::time::Duration;
 use clap::Args;
 use tokio::time::sleep;
 
-use super::{Refused, Said, group, json as print_json, person, print};
+use super::{Refused, Said, group, json as print_json, nonsense, person, print};
 use crate::config::settings::{Group, Settings};
 use crate::control::ask;
 use crate::control::protocol::{self, Request, Response};
@@ -57,7 +57,7 @@ pub(super) async fn failover(
     match ask(&settings.runtime_dir, &request).await? {
         Response::Accepted { .. } => {}
         Response::Refused { text } => return Err(Refused(text).into()),
-        Response::Status(_) => return Err(Refused("the daemon answered nonsense".into()).into()),
+        Response::Status(_) | Response::Explanation(_) => return Err(nonsense().into()),
     }
     let end = follow(settings, group, json).await?;
     let code = u8::from(end.state != "active");

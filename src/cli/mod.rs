@@ -5,9 +5,11 @@
 //! `docs/operations.md`.
 
 mod check;
+mod explain;
 mod failover;
 mod history;
 mod orders;
+mod replay;
 mod run;
 mod setup;
 mod status;
@@ -66,6 +68,13 @@ enum Command {
     Check,
     /// Show who has each group, the heartbeats and what would happen next.
     Status,
+    /// Say why a group would be taken over now, or why not: the daemon's own decision, in words.
+    Explain(explain::Arguments),
+    /// Make the recorded decisions of this node once more, and see that they come out the same.
+    ///
+    /// The daemon records what it saw and decided in its state directory. Changes nothing, and needs
+    /// neither the daemon nor the database. Exits with 1 if a decision comes out differently.
+    Replay(replay::Arguments),
     /// Take a group over now, because its primary is known to be dead.
     ///
     /// Refuses while the heartbeats move, unless forced. For a primary that is alive, stop its bots
@@ -125,6 +134,8 @@ pub async fn run(options: Options) -> anyhow::Result<Said> {
         Command::Setup(arguments) => setup::setup(&settings, &arguments, json).await,
         Command::Check => check::check(Ok(settings), &config, json).await,
         Command::Status => status::status(&settings, json).await,
+        Command::Explain(arguments) => explain::explain(&settings, &arguments, json).await,
+        Command::Replay(arguments) => replay::replay(&settings, &arguments, json),
         Command::Failover(arguments) => failover::failover(&settings, arguments, json).await,
         Command::Failback(arguments) => orders::failback(&settings, &arguments, json).await,
         Command::Hold(arguments) => orders::hold(&settings, &arguments, json).await,
@@ -184,6 +195,13 @@ fn person(settings: &Settings) -> String {
         user.map(|user| user.name)
     });
     format!("{}@{}", user.unwrap_or_else(|| nix::unistd::getuid().to_string()), settings.node)
+}
+
+/// The daemon and this program are of different versions, most likely.
+fn nonsense() -> Refused {
+    let text = "the daemon answered something else than was asked; is it of another version? \
+                `systemctl restart understudy`";
+    Refused(text.to_owned())
 }
 
 fn json(value: &impl serde::Serialize) -> anyhow::Result<String> {

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{Refused, Said, json as print_json};
+use super::{Refused, Said, json as print_json, nonsense};
 use crate::config::settings::Settings;
 use crate::control::ask;
 use crate::control::protocol::{Bot, Group, Request, Response, Status};
@@ -11,9 +11,8 @@ use crate::engine::liveness::seconds;
 pub(super) async fn status(settings: &Settings, json: bool) -> anyhow::Result<Said> {
     let status = match ask(&settings.runtime_dir, &Request::Status).await? {
         Response::Status(status) => status,
-        Response::Refused { text } | Response::Accepted { text } => {
-            return Err(Refused(text).into());
-        }
+        Response::Refused { text } => return Err(Refused(text).into()),
+        Response::Accepted { .. } | Response::Explanation(_) => return Err(nonsense().into()),
     };
     if json {
         return Ok(print_json(&status)?.into());

@@ -5,6 +5,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::engine::explain::Explanation;
 use crate::engine::liveness::Verdict;
 use crate::engine::snapshot::{BotView, Snapshot};
 
@@ -17,6 +18,11 @@ pub const VERSION: u32 = 1;
 pub enum Request {
     /// How is it?
     Status,
+    /// Why would a group be taken over now, or not?
+    Explain {
+        /// Its name.
+        group: String,
+    },
     /// Take a group over.
     Failover {
         /// Its name.
@@ -36,6 +42,8 @@ pub enum Request {
 pub enum Response {
     /// How it is.
     Status(Status),
+    /// Why, or why not.
+    Explanation(Explanation),
     /// It is being done.
     Accepted {
         /// In words.

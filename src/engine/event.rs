@@ -3,14 +3,16 @@
 
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 use super::edge::Edge;
 use super::notice::Notice;
-use super::observation::{Epoch, Lease, Nonce, Observation, Token};
+use super::observation::{Bot, Epoch, Lease, Nonce, Observation, Token};
 use super::plan::Step;
 use crate::time::BootTime;
 
 /// Something happened.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[expect(clippy::large_enum_variant, reason = "made, handled once and gone")]
 pub enum Event {
     /// Time passed.
@@ -62,8 +64,47 @@ pub enum Event {
     },
 }
 
+impl Event {
+    /// What it is, for a person who reads a recording.
+    #[must_use]
+    pub fn in_words(&self) -> String {
+        match self {
+            Self::Wake => "time passed".to_owned(),
+            Self::Observed { observation, .. } => {
+                let holder = observation.lease.holder.as_deref().unwrap_or("nobody");
+                let bots: Vec<_> = observation.bots.iter().map(Bot::in_words).collect();
+                let epoch = observation.lease.epoch;
+                format!("read: {holder} has epoch {epoch}; {}", bots.join(", "))
+            }
+            Self::ObserveFailed { fault } => format!("the store could not be read: {fault}"),
+            Self::Checked { problems } if problems.is_empty() => "this node is fit".to_owned(),
+            Self::Checked { problems } => format!("this node is not fit: {}", problems.join("; ")),
+            Self::Acquired { answer, .. } => match answer {
+                Answer::Granted(epoch) => format!("the lease was granted with epoch {epoch}"),
+                Answer::RefusedChanged(why) | Answer::Refused(why) => {
+                    format!("the lease was refused: {why}")
+                }
+                Answer::Unknown(why) => format!("nobody knows whether the lease was had: {why}"),
+            },
+            Self::StepEnded { step, outcome, .. } => match outcome {
+                Outcome::Done => format!("{step} is done"),
+                Outcome::DoneBut(text) => format!("{step} is done, but: {text}"),
+                Outcome::Failed(text) => format!("{step} failed: {text}"),
+                Outcome::NotBegun(text) => format!("{step} could not begin: {text}"),
+            },
+            Self::UnitsStopped { fault: None } => "the units are stopped".to_owned(),
+            Self::UnitsStopped { fault: Some(fault) } => {
+                format!("the units could not be stopped: {fault}")
+            }
+            Self::Operator { command: Command::Failover { force }, .. } => {
+                format!("a person asked for a failover{}", if *force { " by force" } else { "" })
+            }
+        }
+    }
+}
+
 /// What the store answered to an acquisition.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Answer {
     /// The lease is this node's.
     Granted(Epoch),
@@ -76,7 +117,7 @@ pub enum Answer {
 }
 
 /// How an attempt of a step ended.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Outcome {
     /// Its promise is true.
     Done,
@@ -89,7 +130,7 @@ pub enum Outcome {
 }
 
 /// What a person can ask for.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Command {
     /// Take the group over now.
     Failover {
@@ -99,7 +140,7 @@ pub enum Command {
 }
 
 /// Who wants a takeover.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Cause {
     /// The heartbeats were silent.
     Automatic,
@@ -122,7 +163,7 @@ impl Cause {
 }
 
 /// Something to do.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[expect(clippy::large_enum_variant, reason = "made, handled once and gone")]
 pub enum Action {
     /// Find out whether this node could run the group.
@@ -165,8 +206,34 @@ pub enum Action {
     },
 }
 
+impl Action {
+    /// What it is, for a person who reads a recording.
+    #[must_use]
+    pub fn in_words(&self) -> String {
+        match self {
+            Self::Check { .. } => "check this node".to_owned(),
+            Self::Acquire(question) => format!("ask for the lease ({})", question.cause.name()),
+            Self::Remember(memory) => match memory.progress {
+                Progress::Asked => "remember that the lease is asked for".to_owned(),
+                Progress::At(step) => format!("remember that {step} begins"),
+                Progress::Complete => "remember that the takeover is complete".to_owned(),
+                Progress::Over => "remember that the tenure is over".to_owned(),
+            },
+            Self::Run { step, again, .. } => {
+                format!("run {step}{}", if *again { " again" } else { "" })
+            }
+            Self::StopUnits { .. } => "stop the units".to_owned(),
+            Self::Tell(notice) => format!("{}: {}", notice.weight().in_words(), notice.text()),
+            Self::Moved(edge) => edge.to_string(),
+            Self::Answer { accepted, text, .. } => {
+                format!("answer: {}: {text}", if *accepted { "yes" } else { "no" })
+            }
+        }
+    }
+}
+
 /// A question for the lease, with the evidence that it is based on.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Acquire {
     /// Who wants it.
     pub cause: Cause,
@@ -188,7 +255,7 @@ pub struct Acquire {
 }
 
 /// What must survive a crash.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Memory {
     /// Identity of the tenure that was asked for.
     pub nonce: Nonce,
@@ -201,7 +268,7 @@ pub struct Memory {
 }
 
 /// How far a takeover came.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Progress {
     /// The lease was asked for.
     Asked,
@@ -214,7 +281,7 @@ pub enum Progress {
 }
 
 /// A memory from before a restart, and what can still be said of it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Recalled {
     /// What was put on disk.
     pub memory: Memory,

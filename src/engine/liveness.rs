@@ -12,12 +12,14 @@
 use std::fmt;
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 use super::observation::{Bot, Epoch, Nonce, Observation, StoreIdentity, Token};
 use super::policy::Policy;
 use crate::time::BootTime;
 
 /// What is known about a group's heartbeats.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Verdict {
     /// They may be alive: not enough silence yet to say otherwise.
     Fresh,
@@ -28,7 +30,7 @@ pub enum Verdict {
 }
 
 /// Why nothing is known.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Cause {
     /// Nothing was read yet.
     NotReadYet,
@@ -107,7 +109,7 @@ pub fn seconds(span: Duration) -> String {
 }
 
 /// The reads that belong together.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Watch {
     /// Why nothing is known, and since when; `None` while something is.
     unknown: Option<(Cause, BootTime)>,
@@ -119,7 +121,7 @@ pub struct Watch {
 }
 
 /// How long a bot's heartbeat has been the same.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 struct Window {
     value: String,
     /// When the reply with this value came first.

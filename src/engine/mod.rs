@@ -28,6 +28,7 @@
 mod decide;
 pub mod edge;
 pub mod event;
+pub mod explain;
 pub mod liveness;
 pub mod notice;
 pub mod observation;
@@ -41,6 +42,8 @@ mod tests;
 
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 use edge::{Edge, Kind, Why};
 use event::{Action, Cause, Command, Event, Memory, Progress, Recalled};
 use liveness::{Verdict, Watch, seconds};
@@ -52,7 +55,7 @@ use policy::{BEAT_EVERY, LEASE_DEADLINE, Policy, RESUME_MAX, STOP_DEADLINE};
 use crate::time::BootTime;
 
 /// The failover machine of one group on one node.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Engine {
     policy: Policy,
     state: State,
@@ -76,7 +79,7 @@ pub struct Engine {
 }
 
 /// What is only true in one state is kept in that state.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 enum State {
     Standby,
     Checking {
@@ -107,7 +110,7 @@ enum State {
 }
 
 /// A lease of this node, and what was done with it.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 struct Tenure {
     token: Token,
     cause: Cause,
@@ -124,7 +127,7 @@ struct Tenure {
 }
 
 /// A step under way, or about to be tried again.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 struct Attempt {
     step: Step,
     /// When its first attempt began.
@@ -137,7 +140,7 @@ struct Attempt {
 }
 
 /// What ends the present phase of an [`Attempt`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 enum Next {
     /// The answer of the executor.
     Answer,
@@ -151,7 +154,7 @@ enum Next {
 }
 
 /// Whether this node could take over, as last found.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 struct Check {
     asked: bool,
     next_at: BootTime,
@@ -159,7 +162,7 @@ struct Check {
 }
 
 /// What was said already and is still true, so that it is said once.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 struct Told {
     stale: bool,
     unknown: bool,
@@ -177,7 +180,7 @@ struct Told {
 }
 
 /// Kinds of reason not to act on silence.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 enum Obstacle {
     Held,
     Latched,
@@ -190,7 +193,7 @@ enum Obstacle {
 }
 
 /// A reason not to act on silence.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 struct Blocker {
     obstacle: Obstacle,
     text: String,

@@ -3,6 +3,8 @@
 
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 use super::event::Cause;
 use super::liveness::seconds;
 use super::observation::Epoch;
@@ -10,7 +12,7 @@ use super::plan::Step;
 use super::policy::RETRY_DEGRADED;
 
 /// Something a person may want to know.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Notice {
     /// The heartbeats became silent.
     Stale {
@@ -158,7 +160,7 @@ pub enum Notice {
 }
 
 /// How much a notice matters.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum Weight {
     /// For the journal only.
     Log,
@@ -170,6 +172,20 @@ pub enum Weight {
     Warning,
     /// An alert that someone should look at now.
     Critical,
+}
+
+impl Weight {
+    /// Where it is told, and how loudly.
+    #[must_use]
+    pub const fn in_words(self) -> &'static str {
+        match self {
+            Self::Log => "journal",
+            Self::LogWarning => "journal, warning",
+            Self::Info => "alert, info",
+            Self::Warning => "alert, WARNING",
+            Self::Critical => "alert, CRITICAL",
+        }
+    }
 }
 
 impl Notice {

@@ -6,8 +6,12 @@
 use std::fmt;
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 /// Fencing number of a tenure: grows by one each time the group changes hands.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
+)]
 pub struct Epoch(pub u64);
 
 impl fmt::Display for Epoch {
@@ -18,8 +22,23 @@ impl fmt::Display for Epoch {
 
 /// Random identity of a tenure. An epoch can be granted twice after the store was restored from a
 /// backup; the pair (epoch, nonce) cannot, and is compared for equality only.
-#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(into = "String", try_from = "String")]
 pub struct Nonce(pub u128);
+
+impl From<Nonce> for String {
+    fn from(nonce: Nonce) -> Self {
+        nonce.to_string()
+    }
+}
+
+impl TryFrom<String> for Nonce {
+    type Error = std::num::ParseIntError;
+
+    fn try_from(text: String) -> Result<Self, Self::Error> {
+        u128::from_str_radix(&text, 16).map(Self)
+    }
+}
 
 impl fmt::Debug for Nonce {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -34,7 +53,7 @@ impl fmt::Display for Nonce {
 }
 
 /// Proof of a tenure, for everything that is done in its name.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Token {
     /// Fencing number.
     pub epoch: Epoch,
@@ -47,11 +66,11 @@ pub struct Token {
 /// The adapter puts into it whatever changes when the server is another one or started again:
 /// system identifier, timeline, start of the postmaster, uuid of our schema, and the number of our
 /// own connection.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StoreIdentity(pub String);
 
 /// One read of one group.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Observation {
     /// Which store answered.
     pub store: StoreIdentity,
@@ -65,7 +84,7 @@ pub struct Observation {
 }
 
 /// The row of a bot in the heartbeat table.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Bot {
     /// There is no row of that name.
     Missing,
@@ -91,8 +110,21 @@ pub enum Bot {
     },
 }
 
+impl Bot {
+    /// What its row says, for a person who reads a recording.
+    #[must_use]
+    pub fn in_words(&self) -> String {
+        match self {
+            Self::Missing => "no row".to_owned(),
+            Self::Duplicate { rows } => format!("{rows} rows"),
+            Self::Null { status } => format!("no heartbeat ({status})"),
+            Self::Beat { value, status, .. } => format!("{value} ({status})"),
+        }
+    }
+}
+
 /// The group's lease, and what operators have said about the group.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Lease {
     /// Fencing number of the present tenure.
     pub epoch: Epoch,
@@ -111,7 +143,7 @@ pub struct Lease {
 }
 
 /// A person's order not to act on a group.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Hold {
     /// Who said so.
     pub by: String,

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 use super::plan::Step;
 
 /// Age of the evidence, by the store's clock, above which the store refuses an acquisition. It
@@ -44,7 +46,7 @@ pub const RETRY_DEGRADED: Duration = Duration::from_secs(15);
 pub const STOP_DEADLINE: Duration = Duration::from_secs(20);
 
 /// What the engine was told about a group. Built from validated settings only.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Policy {
     /// Name of this node.
     pub node: String,

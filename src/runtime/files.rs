@@ -249,9 +249,8 @@ pub fn state_directory_usable(path: &Path) -> Result<(), String> {
     nix::unistd::access(path, nix::unistd::AccessFlags::W_OK).map_err(|error| {
         format!("the state directory {} cannot be written to: {error}", path.display())
     })?;
-    let free = nix::sys::statvfs::statvfs(path)
+    let bytes = free_bytes(path)
         .map_err(|error| format!("the state directory {}: {error}", path.display()))?;
-    let bytes = free.blocks_available().saturating_mul(free.fragment_size());
     if bytes < STATE_MIN_BYTES {
         return Err(format!(
             "the disk of the state directory {} is full ({bytes} bytes left)",
@@ -259,6 +258,15 @@ pub fn state_directory_usable(path: &Path) -> Result<(), String> {
         ));
     }
     Ok(())
+}
+
+/// What is left on the disk that `path` is on, for a user who is not root.
+///
+/// # Errors
+/// If there is no such path.
+pub fn free_bytes(path: &Path) -> io::Result<u64> {
+    let free = nix::sys::statvfs::statvfs(path)?;
+    Ok(free.blocks_available().saturating_mul(free.fragment_size()))
 }
 
 /// Identity of this boot. A boot whose identity cannot be read is like no other, so that nothing

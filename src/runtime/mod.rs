@@ -7,6 +7,7 @@ pub mod history;
 pub mod notify;
 pub mod policy;
 pub mod reads;
+pub mod recorder;
 pub mod supervisor;
 pub mod tell;
 pub mod worker;

@@ -19,6 +19,7 @@ use super::history::{self, Entry};
 use super::notify::Notify;
 use super::policy::policy;
 use super::reads::Reads;
+use super::recorder::{Recorder, Track};
 use super::tell::Teller;
 use super::worker::{Equipment, Order, QUEUE_MAX, Report, SharedStore, Worker};
 use crate::adapters::postgres::Store;
@@ -75,6 +76,7 @@ pub struct Supervisor {
     generation: u64,
     teller: Teller,
     history: mpsc::Sender<Entry>,
+    recorder: Recorder,
     notify: Notify,
     reports: mpsc::Sender<(usize, Report)>,
     answers: mpsc::Sender<Answered>,
@@ -89,6 +91,7 @@ struct Watched {
     id: usize,
     name: String,
     engine: Engine,
+    track: Track,
     orders: mpsc::Sender<Order>,
     redis: Option<String>,
     units: Vec<protocol::Unit>,
@@ -140,6 +143,7 @@ impl Supervisor {
             generation: 0,
             teller,
             history,
+            recorder: Recorder::start(&settings.state_dir)?,
             notify: Notify::from_environment(),
             reports,
             answers,
@@ -317,10 +321,23 @@ impl Supervisor {
     // ---- engines ----
 
     fn feed(&mut self, now: BootTime, index: usize, event: Event) {
-        let actions = self.groups[index].engine.handle(now, event);
-        for action in actions {
+        for action in self.turn(now, index, event) {
             self.act(now, index, action);
         }
+    }
+
+    /// Asks an engine, and records what is said.
+    fn turn(&mut self, now: BootTime, index: usize, event: Event) -> Vec<Action> {
+        let Watched { name, engine, track, .. } = &mut self.groups[index];
+        self.recorder.before(track, now, name, engine);
+        let eventful = event != Event::Wake || engine.next_deadline() <= now;
+        let record = eventful.then(|| event.clone());
+        let actions = engine.handle(now, event);
+        if let Some(event) = record {
+            self.recorder.turn(track, now, name, event, &actions);
+        }
+        track.asked(now);
+        actions
     }
 
     fn act(&mut self, now: BootTime, index: usize, action: Action) {
@@ -437,6 +454,7 @@ impl Supervisor {
     fn asked(&mut self, request: Request, answer: oneshot::Sender<Response>) {
         let response = match request {
             Request::Status => Response::Status(self.status()),
+            Request::Explain { group } => self.explain(&group),
             Request::Failover { group, force, by, reason } => {
                 self.failover(&group, force, by, reason)
             }
@@ -445,10 +463,21 @@ impl Supervisor {
         let _gone = answer.send(response);
     }
 
+    fn explain(&self, group: &str) -> Response {
+        match self.groups.iter().find(|watched| watched.name == group) {
+            Some(watched) => Response::Explanation(watched.engine.explain(BootTime::now())),
+            None => self.no_such_group(group),
+        }
+    }
+
+    fn no_such_group(&self, group: &str) -> Response {
+        let text = format!("there is no group {group}; there are: {}", self.names());
+        Response::Refused { text }
+    }
+
     fn failover(&mut self, group: &str, force: bool, by: String, reason: String) -> Response {
         let Some(index) = self.groups.iter().position(|watched| watched.name == group) else {
-            let text = format!("there is no group {group}; there are: {}", self.names());
-            return Response::Refused { text };
+            return self.no_such_group(group);
         };
         let now = BootTime::now();
         let name = self.groups[index].name.clone();
@@ -457,7 +486,7 @@ impl Supervisor {
         self.next_request += 1;
         let asked = self.next_request;
         let event = Event::Operator { request: asked, command: Command::Failover { force } };
-        let actions = self.groups[index].engine.handle(now, event);
+        let actions = self.turn(now, index, event);
         let mut response = Response::Refused { text: "understudy did not decide".to_owned() };
         for action in actions {
             match action {
@@ -541,6 +570,7 @@ impl Supervisor {
             id,
             name,
             engine,
+            track: Track::default(),
             orders,
             redis: None,
             units: Vec::new(),
@@ -671,7 +701,10 @@ impl Supervisor {
             let found = self.groups.iter().position(|watched| watched.name == group.name);
             let Some(index) = found else { continue };
             let mut watched = self.groups.swap_remove(index);
-            watched.engine.apply(now, policy(&settings, group));
+            let policy = policy(&settings, group);
+            self.recorder.before(&mut watched.track, now, &watched.name, &watched.engine);
+            watched.engine.apply(now, policy.clone());
+            self.recorder.policy(&watched.track, now, &watched.name, policy);
             if watched.orders.try_send(Order::Reload(Box::new(equipment))).is_err() {
                 self.teller.remark(&watched.name, "the worker did not take the configuration");
             }

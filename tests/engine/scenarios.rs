@@ -13,7 +13,6 @@ use understudy::engine::edge::Kind;
 use understudy::engine::event::{
     Acquire, Action, Answer, Command, Event, Memory, Outcome, Recalled,
 };
-use understudy::engine::notice::Weight;
 use understudy::engine::observation::{Bot, Epoch, Hold, Lease, Nonce, Observation, StoreIdentity};
 use understudy::engine::plan::Step;
 use understudy::engine::policy::Policy;
@@ -254,22 +253,23 @@ impl Stage {
     }
 
     fn perform(&mut self, action: Action) {
+        let words = action.in_words();
         match action {
             Action::Check { .. } => {
                 if self.engine.as_ref().is_some_and(|engine| engine.kind() == Kind::Checking) {
-                    self.say("check this node");
+                    self.say(&words);
                 }
                 let problems = self.problems.clone();
                 self.answer_in(100, Event::Checked { problems });
             }
             Action::Acquire(question) => {
-                self.say(&format!("ask for the lease ({})", question.cause.name()));
+                self.say(&words);
                 self.disk = Some((question.memory, self.now, self.boot));
                 self.decide(&question);
             }
             Action::Remember(memory) => self.disk = Some((memory, self.now, self.boot)),
-            Action::Run { step, token, again, .. } => {
-                self.say(&format!("run {step}{}", if again { " again" } else { "" }));
+            Action::Run { step, token, .. } => {
+                self.say(&words);
                 let outcome = self.outcome(step);
                 if step == Step::Start && !matches!(outcome, Outcome::Failed(_)) {
                     self.start_units();
@@ -277,7 +277,7 @@ impl Stage {
                 self.answer_in(1_000, Event::StepEnded { epoch: token.epoch, step, outcome });
             }
             Action::StopUnits { .. } => {
-                self.say("stop the units");
+                self.say(&words);
                 let fault = self.stop_fault.clone();
                 if fault.is_none() {
                     self.stop_units();
@@ -286,20 +286,7 @@ impl Stage {
                 self.due.retain(|due| !matches!(due.event, Event::StepEnded { .. }));
                 self.answer_in(1_000, Event::UnitsStopped { fault });
             }
-            Action::Tell(notice) => {
-                let weight = match notice.weight() {
-                    Weight::Log => "journal",
-                    Weight::LogWarning => "journal, warning",
-                    Weight::Info => "alert, info",
-                    Weight::Warning => "alert, WARNING",
-                    Weight::Critical => "alert, CRITICAL",
-                };
-                self.say(&format!("{weight}: {}", notice.text()));
-            }
-            Action::Moved(edge) => self.say(&edge.to_string()),
-            Action::Answer { accepted, text, .. } => {
-                self.say(&format!("answer: {}: {text}", if accepted { "yes" } else { "no" }));
-            }
+            Action::Tell(_) | Action::Moved(_) | Action::Answer { .. } => self.say(&words),
         }
     }
 

@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 
 use understudy::engine::Engine;
-use understudy::engine::edge::Edge;
+use understudy::engine::edge::{Edge, Kind};
 use understudy::engine::event::{
     Acquire, Action, Answer, Command, Event, Memory, Outcome, Progress, Recalled,
 };
@@ -314,6 +314,17 @@ impl Walk {
             return Err(format!("the next deadline {next} is not after {described}"));
         }
         let _ = self.engine.snapshot(now);
+        let explained = self.engine.explain(now);
+        let seen = matches!(event, Event::Observed { .. });
+        if seen && self.engine.kind() == Kind::Standby && explained.would_act {
+            return Err(format!("says that it would act, and does not\nat {described}"));
+        }
+        if !explained.would_act
+            && actions.iter().any(|action| matches!(action, Action::Acquire(_)))
+            && self.engine.kind() == Kind::Acquiring
+        {
+            return Err(format!("acts, and says that it would not\nat {described}"));
+        }
         for action in &actions {
             match action {
                 Action::Check { .. } => self.check = true,

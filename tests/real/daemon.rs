@@ -10,6 +10,7 @@ mod crash;
 mod faults;
 mod manners;
 mod quiet;
+mod recorded;
 mod refusals;
 #[cfg(feature = "crash-points")]
 mod standstill;

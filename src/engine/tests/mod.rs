@@ -6,6 +6,7 @@
 mod acquired;
 mod apply;
 mod checked;
+mod explain;
 mod observe_failed;
 mod observed;
 mod operator;
