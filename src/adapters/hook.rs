@@ -31,6 +31,9 @@ const KILL_TIMEOUT: Duration = Duration::from_secs(1);
 /// Where programs are found, whatever our own environment says.
 const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
+/// Where systemd put the service's credentials, such as the key by which a fence command logs in.
+const CREDENTIALS: &str = "CREDENTIALS_DIRECTORY";
+
 /// How a command went.
 #[derive(Debug)]
 pub struct Ran {
@@ -104,7 +107,8 @@ pub fn executable(program: &str) -> Result<(), String> {
     }
 }
 
-/// Runs a program with its arguments, and with these variables as its environment besides `PATH`.
+/// Runs a program with its arguments, and with these variables as its environment besides `PATH` and
+/// `CREDENTIALS_DIRECTORY`.
 /// If this is dropped before it is done, the command is killed.
 pub async fn run(command: &[String], variables: &[(&str, &str)], deadline: Duration) -> Ran {
     let until = Instant::now() + deadline;
@@ -159,6 +163,7 @@ fn start(
         .env_clear()
         .env("PATH", PATH)
         .envs(variables.iter().copied())
+        .envs(std::env::var_os(CREDENTIALS).map(|directory| (CREDENTIALS, directory)))
         .current_dir("/")
         .stdin(Stdio::null())
         .stdout(writer.try_clone()?)

@@ -5,6 +5,7 @@
 
 pub mod alert;
 pub mod hook;
+pub mod polkit;
 pub mod postgres;
 pub mod redis;
 pub mod systemd;

@@ -9,12 +9,12 @@ use std::time::Duration;
 use serde::Serialize;
 use tokio::time::timeout;
 
-use super::{Said, json as print_json};
+use super::{Said, json as print_json, permit};
 use crate::adapters::postgres::Store;
 use crate::adapters::postgres::inspect::{GroupInspection, Heartbeats, Inspection};
 use crate::adapters::redis::{Permitted, Redis, gate};
 use crate::adapters::systemd::{Enabled, Systemd};
-use crate::adapters::{alert, hook};
+use crate::adapters::{alert, hook, polkit};
 use crate::config::fault::Faults;
 use crate::config::settings::{Group, Settings};
 use crate::control::protocol::{Request, Response};
@@ -115,8 +115,9 @@ pub(super) async fn check(
     };
     let groups = settings.groups.len();
     report.ok("configuration", format!("{} is valid, {groups} group(s)", path.display()));
-    node(&mut report, &settings).await;
+    let running = node(&mut report, &settings).await;
     store(&mut report, &settings).await;
+    permission(&mut report, &settings, running);
     let mut systemd = Systemd::new();
     for group in &settings.groups {
         takeover(&mut report, group);
@@ -127,7 +128,8 @@ pub(super) async fn check(
     report.said(json)
 }
 
-async fn node(report: &mut Report, settings: &Settings) {
+/// Returns whether the daemon runs.
+async fn node(report: &mut Report, settings: &Settings) -> bool {
     match files::state_directory_usable(&settings.state_dir) {
         Ok(()) => report.ok("node", format!("{} can be written", settings.state_dir.display())),
         Err(problem) => report.fault("node", problem, "the daemon's user must be able to write it"),
@@ -145,20 +147,58 @@ async fn node(report: &mut Report, settings: &Settings) {
             Err(error) => report.fault("alerts", chain(&error), "correct [alert.NAME]"),
         }
     }
-    match ask(&settings.runtime_dir, &Request::Status).await {
-        Ok(Response::Status(status)) => match status.configuration_refused {
-            None => report.ok("daemon", format!("runs with process id {}", status.pid)),
-            Some(why) => report.warning(
-                "daemon",
-                format!("runs with an older configuration: {why}"),
-                "mend the configuration, then systemctl reload understudy",
-            ),
-        },
+    daemon(report, settings).await
+}
+
+/// Returns whether it runs.
+async fn daemon(report: &mut Report, settings: &Settings) -> bool {
+    let answer = ask(&settings.runtime_dir, &Request::Status).await;
+    let running = answer.is_ok();
+    match answer {
+        Ok(Response::Status(status)) => {
+            match status.configuration_refused {
+                None => report.ok("daemon", format!("runs with process id {}", status.pid)),
+                Some(why) => report.warning(
+                    "daemon",
+                    format!("runs with an older configuration: {why}"),
+                    "mend the configuration, then systemctl reload understudy",
+                ),
+            }
+            for group in status.groups {
+                for problem in group.not_ready_because.unwrap_or_default() {
+                    let text =
+                        format!("says that it could not take {} over: {problem}", group.name);
+                    report.fault("daemon", text, "");
+                }
+            }
+        }
         Ok(_) => report.fault("daemon", "answers nonsense", "systemctl restart understudy"),
         Err(error @ ControlError::NotRunning { .. }) => {
             report.warning("daemon", error.to_string(), "nobody watches until it runs");
         }
         Err(error) => report.warning("daemon", chain(&error), "ask as root"),
+    }
+    running
+}
+
+/// Whether polkit will let the daemon's user manage the units. Root, who needs no permission, looks
+/// at the rule; another user has systemd ask polkit, in [`units`].
+fn permission(report: &mut Report, settings: &Settings, running: bool) {
+    let packaged = nix::unistd::User::from_name(polkit::USER).is_ok_and(|user| user.is_some());
+    if !nix::unistd::geteuid().is_root() || !packaged {
+        return;
+    }
+    let wanted = polkit::rule(polkit::USER, &permit::configured(settings));
+    let written = std::fs::read_to_string(polkit::RULE_PATH).ok();
+    if written.as_deref() == Some(&*wanted) {
+        let text = format!("{} lets understudy manage its units", polkit::RULE_PATH);
+        report.ok("polkit", text);
+    } else if running {
+        let text = format!("{} is not what the configuration asks for", polkit::RULE_PATH);
+        report.fault("polkit", text, "systemctl reload understudy");
+    } else {
+        let text = format!("{} is written when understudy starts", polkit::RULE_PATH);
+        report.ok("polkit", text);
     }
 }
 
@@ -329,6 +369,15 @@ async fn units(report: &mut Report, group: &Group, systemd: &mut Systemd) {
         Ok(Err(error)) => return report.fault(&about, chain(&error), "is systemd running here?"),
         Err(_) => return report.fault(&about, "systemd does not answer", "look at PID 1"),
     };
+    if !nix::unistd::geteuid().is_root() {
+        match timeout(PATIENCE, systemd.refused(&states)).await {
+            Ok(Ok(refused)) => refused.iter().for_each(|refused| {
+                report.fault(&about, refused.to_string(), "");
+            }),
+            Ok(Err(error)) => report.fault(&about, chain(&error), "is systemd running here?"),
+            Err(_) => report.fault(&about, "polkit does not answer", "systemctl status polkit"),
+        }
+    }
     for state in states {
         let unit = &state.unit;
         if let Some(fault) = state.unstartable() {

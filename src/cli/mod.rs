@@ -9,6 +9,7 @@ mod explain;
 mod failover;
 mod history;
 mod orders;
+mod permit;
 mod replay;
 mod run;
 mod setup;
@@ -88,6 +89,11 @@ enum Command {
     Release(GroupArgument),
     /// Say that you have looked at the last failovers: clears the latch that many of them set.
     Ack(GroupArgument),
+    /// Let the daemon's user manage the configured units, by a rule for polkit.
+    ///
+    /// Run as root. `understudy.service` does this at each start and reload, so that the rule follows
+    /// the configuration. It lets the user start, stop and kill those units and no others.
+    Permit(permit::Arguments),
     /// Show what happened: failovers with their timeline, holds, orders.
     History(history::Arguments),
 }
@@ -125,30 +131,27 @@ pub struct Refused(pub String);
 pub async fn run(options: Options) -> anyhow::Result<Said> {
     let Options { config, json, command } = options;
     let settings = Settings::load(&config);
-    if let Command::Check = command {
-        return check::check(settings, &config, json).await;
-    }
-    let settings = settings?;
     match command {
-        Command::Run => run::run(settings, config).await,
-        Command::Setup(arguments) => setup::setup(&settings, &arguments, json).await,
-        Command::Check => check::check(Ok(settings), &config, json).await,
-        Command::Status => status::status(&settings, json).await,
-        Command::Explain(arguments) => explain::explain(&settings, &arguments, json).await,
-        Command::Replay(arguments) => replay::replay(&settings, &arguments, json),
-        Command::Failover(arguments) => failover::failover(&settings, arguments, json).await,
-        Command::Failback(arguments) => orders::failback(&settings, &arguments, json).await,
-        Command::Hold(arguments) => orders::hold(&settings, &arguments, json).await,
-        Command::Release(argument) => orders::release(&settings, &argument, json).await,
-        Command::Ack(argument) => orders::acknowledge(&settings, &argument, json).await,
-        Command::History(arguments) => history::history(&settings, &arguments, json).await,
+        Command::Check => check::check(settings, &config, json).await,
+        Command::Permit(arguments) => permit::permit(settings, &arguments, json).await,
+        Command::Run => run::run(settings?, config).await,
+        Command::Setup(arguments) => setup::setup(&settings?, &arguments, json).await,
+        Command::Status => status::status(&settings?, json).await,
+        Command::Explain(arguments) => explain::explain(&settings?, &arguments, json).await,
+        Command::Replay(arguments) => replay::replay(&settings?, &arguments, json),
+        Command::Failover(arguments) => failover::failover(&settings?, arguments, json).await,
+        Command::Failback(arguments) => orders::failback(&settings?, &arguments, json).await,
+        Command::Hold(arguments) => orders::hold(&settings?, &arguments, json).await,
+        Command::Release(argument) => orders::release(&settings?, &argument, json).await,
+        Command::Ack(argument) => orders::acknowledge(&settings?, &argument, json).await,
+        Command::History(arguments) => history::history(&settings?, &arguments, json).await,
     }
 }
 
 /// The exit code for an error, as the help says.
 #[must_use]
 pub fn exit_code(error: &anyhow::Error) -> u8 {
-    if error.is::<Faults>() {
+    if error.is::<Faults>() || error.is::<permit::Unconfigured>() {
         78
     } else if error.is::<StoreError>() || error.is::<ControlError>() {
         69

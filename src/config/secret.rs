@@ -4,7 +4,7 @@
 //! people and kept in a repository:
 //!
 //! ```toml
-//! password = { credential = "store-password" }  # $CREDENTIALS_DIRECTORY/store-password
+//! password = { credential = "store-password" }  # /etc/understudy/credentials/store-password
 //! password = { file = "/etc/understudy/store.password" }
 //! password = { env = "STORE_PASSWORD" }
 //! ```
@@ -21,6 +21,10 @@ use super::load::Surroundings;
 
 /// Size of a secret. Whole keys of RSA fit; what is larger is another file.
 const SECRET_BYTES_MAX: u64 = 16 * 1024;
+
+/// How the packaged unit calls the directory of credentials, as in `LoadCredential=understudy:…`.
+/// systemd puts it and "_" in front of the name of each file.
+const DIRECTORY: &str = "understudy";
 
 /// A password, or an address with one in it. `Debug` shows nothing of it.
 #[derive(Clone, PartialEq, Eq)]
@@ -77,10 +81,10 @@ enum Fault {
     #[error("a credential's name is that of a file, without \"/\"")]
     CredentialName,
     #[error(
-        "systemd gave the service no credential of this name; add LoadCredential=NAME:PATH to the \
-         unit (systemctl edit understudy) and restart it"
+        "systemd gave the service no credential of this name; put it into a file of this name in \
+         {directory}, with mode 0600, then: systemctl restart understudy"
     )]
-    CredentialNotLoaded,
+    CredentialNotLoaded { directory: String },
     #[error(
         "there is no such credential in {directory}, where it is looked for when systemd does not \
          give any; are you root?"
@@ -141,19 +145,26 @@ fn credential(name: &str, around: &Surroundings) -> Result<Vec<u8>, Fault> {
     if name.is_empty() || name.contains(['/', '\0']) || name == "." || name == ".." {
         return Err(Fault::CredentialName);
     }
+    let at_rest = &around.credentials_at_rest;
+    let directory = at_rest.display().to_string();
     match &around.credentials {
-        // systemd has already seen to who may read it.
-        Some(directory) => match file(&directory.join(name), Readers::Anyone) {
-            Err(Fault::NoFile) => Err(Fault::CredentialNotLoaded),
+        Some(loaded) => match loaded_credential(loaded, name) {
+            Err(Fault::NoFile) => Err(Fault::CredentialNotLoaded { directory }),
             outcome => outcome,
         },
-        None => match file(&around.credentials_at_rest.join(name), Readers::OwnerAndGroup) {
-            Err(Fault::NoFile) => {
-                let directory = around.credentials_at_rest.display().to_string();
-                Err(Fault::CredentialMissing { directory })
-            }
+        None => match file(&at_rest.join(name), Readers::OwnerAndGroup) {
+            Err(Fault::NoFile) => Err(Fault::CredentialMissing { directory }),
             outcome => outcome,
         },
+    }
+}
+
+/// A credential is there under its name if the unit loads it by itself, and under a longer one if it
+/// came with the whole directory. systemd has already seen to who may read it.
+fn loaded_credential(directory: &Path, name: &str) -> Result<Vec<u8>, Fault> {
+    match file(&directory.join(name), Readers::Anyone) {
+        Err(Fault::NoFile) => file(&directory.join(format!("{DIRECTORY}_{name}")), Readers::Anyone),
+        outcome => outcome,
     }
 }
 

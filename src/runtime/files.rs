@@ -278,7 +278,7 @@ fn boot_id() -> String {
 
 /// When a replaced file has its new content after a crash of the host.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Name {
+pub enum Name {
     /// From now on.
     OnDisk,
     /// Within seconds, as the file system likes; until then it has the old one.
@@ -286,7 +286,10 @@ enum Name {
 }
 
 /// Replaces a file whole: after a crash it has the old content or the new one.
-fn replace(path: &Path, content: &[u8], mode: u32, name: Name) -> io::Result<()> {
+///
+/// # Errors
+/// If it could not be written; the old file is whole then.
+pub fn replace(path: &Path, content: &[u8], mode: u32, name: Name) -> io::Result<()> {
     use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
     let directory = path.parent().unwrap_or(Path::new("/"));
     fs::create_dir_all(directory)?;

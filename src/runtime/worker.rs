@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use serde_json::json;
 use tokio::sync::{Mutex, mpsc};
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 use uuid::Uuid;
 
 use super::files;
@@ -18,7 +18,7 @@ use crate::adapters::hook;
 use crate::adapters::postgres::Store;
 use crate::adapters::postgres::tenure::{self, AcquireKind, AcquireOutcome, NewAlert};
 use crate::adapters::redis::{Persisted, PromoteFault, Redis, RedisError, gate};
-use crate::adapters::systemd::Systemd;
+use crate::adapters::systemd::{Systemd, SystemdError, UnitFault, UnitState};
 use crate::config::settings::{Group, Settings, Severity};
 use crate::control::protocol::Unit;
 use crate::engine::event::{Acquire, Answer, Cause, Event, Memory, Outcome};
@@ -35,6 +35,13 @@ pub const QUEUE_MAX: usize = 64;
 /// How old a decision to make a step may be when it is carried out. It waits for a note on disk,
 /// which takes milliseconds. If it waited longer, the lease may be another node's by now.
 const RUN_AGE_MAX: Duration = Duration::from_secs(2);
+
+/// How long the answer is believed that we may manage the units. polkit evaluates its rules for each
+/// question, and somebody has to take the right away before the answer changes.
+const PERMISSION_GOOD_FOR: Duration = Duration::from_secs(60);
+
+/// polkit reads a rule that was just written within this time.
+const RULES_READ_AFTER: Duration = Duration::from_millis(500);
 
 /// How long the store may take for a lease, with a new connection and other calls before it.
 const ACQUIRE_MAX: Duration = Duration::from_secs(30);
@@ -161,6 +168,8 @@ pub struct Worker {
     store: SharedStore,
     redis: Option<Redis>,
     systemd: Systemd,
+    /// When systemd last said that we may manage all units that are idle.
+    permitted: Option<BootTime>,
     reports: mpsc::Sender<(usize, Report)>,
 }
 
@@ -174,7 +183,8 @@ impl Worker {
         reports: mpsc::Sender<(usize, Report)>,
     ) -> Self {
         let Equipment { settings, group, store, redis } = equipment;
-        Self { index, settings, group, store, redis, systemd, reports }
+        let permitted = None;
+        Self { index, settings, group, store, redis, systemd, permitted, reports }
     }
 
     /// Works until the supervisor is gone.
@@ -259,6 +269,7 @@ impl Worker {
         if group.redis != self.group.redis {
             self.redis = redis;
         }
+        self.permitted = None;
         self.settings = settings;
         self.group = group;
         self.store = store;
@@ -276,7 +287,7 @@ impl Worker {
         {
             problems.push(format!("fence: {problem}"));
         }
-        let units = timeout(deadline, self.systemd.inspect(&self.group.units));
+        let units = timeout(deadline, units(&mut self.systemd, &self.group, &mut self.permitted));
         let redis = async {
             match &mut self.redis {
                 Some(redis) => Some(timeout(deadline, redis.sample()).await),
@@ -286,7 +297,8 @@ impl Worker {
         let (units, redis) = tokio::join!(units, redis);
         let mut seen_units = Vec::new();
         match units {
-            Ok(Ok(states)) => {
+            Ok(Ok((states, refused))) => {
+                problems.extend(refused.iter().map(|refused| format!("unit {refused}")));
                 for state in states {
                     if let Some(fault) = state.unstartable() {
                         problems.push(format!("unit {}: {fault}", state.unit));
@@ -534,6 +546,26 @@ async fn stop_order(orders: &mut mpsc::Receiver<Order>, queue: &mut VecDeque<Ord
             None => std::future::pending().await,
         }
     }
+}
+
+/// What the units are, and which of them we may not manage.
+async fn units(
+    systemd: &mut Systemd,
+    group: &Group,
+    permitted: &mut Option<BootTime>,
+) -> Result<(Vec<UnitState>, Vec<UnitFault>), SystemdError> {
+    let states = systemd.inspect(&group.units).await?;
+    let now = BootTime::now();
+    if permitted.is_some_and(|at| now.since(at) < PERMISSION_GOOD_FOR) {
+        return Ok((states, Vec::new()));
+    }
+    let mut refused = systemd.refused(&states).await?;
+    if !refused.is_empty() {
+        sleep(RULES_READ_AFTER).await;
+        refused = systemd.refused(&states).await?;
+    }
+    *permitted = refused.is_empty().then_some(now);
+    Ok((states, refused))
 }
 
 fn no_answer(whom: &str, deadline: Duration) -> String {

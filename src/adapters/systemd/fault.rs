@@ -96,7 +96,10 @@ pub enum Fault {
         error: String,
     },
     /// We may not.
-    #[error("systemd does not allow it: {answer}; does the polkit rule list this unit?")]
+    #[error(
+        "systemd does not allow it: {answer}. As root, `understudy permit` lets understudy's user manage \
+         the configured units; each of them must be configured by its own name, not an alias"
+    )]
     Refused {
         /// In systemd's words.
         answer: String,

@@ -217,6 +217,27 @@ impl Systemd {
         }
     }
 
+    /// Which of the units systemd would refuse us, found out by calls without effect. Units that run
+    /// or failed are left out, as the call would make systemd forget how often and why.
+    ///
+    /// # Errors
+    /// If the bus or systemd cannot be reached.
+    pub async fn refused(&mut self, states: &[UnitState]) -> Result<Vec<UnitFault>, SystemdError> {
+        let bus = self.bus().await?;
+        let idle = states.iter().filter(|state| {
+            state.active == Active::Inactive && state.job.is_none() && state.unstartable().is_none()
+        });
+        let asked = idle.map(async |state| {
+            let refused = match ask_permission(&bus, &state.unit).await {
+                Err(fault @ Fault::Refused { .. }) => Some(fault),
+                // Something else is wrong, which is for those to say who look for it.
+                Ok(()) | Err(_) => None,
+            };
+            (&*state.unit, refused)
+        });
+        Ok(faults(join_all(asked).await.into_iter()))
+    }
+
     async fn bus(&mut self) -> Result<Bus, SystemdError> {
         let mut bus = self.bus.lock().await;
         match &*bus {
@@ -381,6 +402,18 @@ async fn queue_start(bus: &Bus, state: &UnitState) -> Queued {
         // little then, and one round trip less is time.
         let ((), queued) = tokio::join!(prepare, start);
         queued
+    }
+}
+
+/// Has systemd ask polkit about a unit that is idle.
+async fn ask_permission(bus: &Bus, unit: &str) -> Result<(), Fault> {
+    match bus.reset_failed(unit).await {
+        // It is not loaded, so that systemd knew its answer without asking.
+        Err(error) if bus::is_missing(&error) => {
+            bus.hold(unit).await?;
+            Ok(bus.reset_failed(unit).await?)
+        }
+        asked => Ok(asked?),
     }
 }
 

@@ -1,0 +1,103 @@
+# Print an optspec for argparse to handle cmd's options that are independent of any subcommand.
+function __fish_understudy_global_optspecs
+    string join \n config= json h/help V/version
+end
+
+function __fish_understudy_needs_command
+    # Figure out if the current invocation already has a command.
+    set -l cmd (commandline -opc)
+    set -e cmd[1]
+    argparse -s (__fish_understudy_global_optspecs) -- $cmd 2>/dev/null
+    or return
+    if set -q argv[1]
+        # Also print the command, so this can be used to figure out what it is.
+        echo $argv[1]
+        return 1
+    end
+    return 0
+end
+
+function __fish_understudy_using_subcommand
+    set -l cmd (__fish_understudy_needs_command)
+    test -z "$cmd"
+    and return 1
+    contains -- $cmd[1] $argv
+end
+
+complete -c understudy -n "__fish_understudy_needs_command" -l config -d 'Configuration file; `FILE.d/*.toml` beside it are read too' -r -F
+complete -c understudy -n "__fish_understudy_needs_command" -l json -d 'Print JSON, for programs'
+complete -c understudy -n "__fish_understudy_needs_command" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c understudy -n "__fish_understudy_needs_command" -s V -l version -d 'Print version'
+complete -c understudy -n "__fish_understudy_needs_command" -f -a "run" -d 'Run the daemon. systemd does this; see `systemctl status understudy`'
+complete -c understudy -n "__fish_understudy_needs_command" -f -a "setup" -d 'Make or upgrade understudy\'s schema in the database, and its rows for the configured groups'
+complete -c understudy -n "__fish_understudy_needs_command" -f -a "check" -d 'Find out whether a failover would work: configuration, database, heartbeats, Redis, units'
+complete -c understudy -n "__fish_understudy_needs_command" -f -a "status" -d 'Show who has each group, the heartbeats and what would happen next'
+complete -c understudy -n "__fish_understudy_needs_command" -f -a "failover" -d 'Take a group over now, because its primary is known to be dead'
+complete -c understudy -n "__fish_understudy_needs_command" -f -a "failback" -d 'Say that the primary\'s node has a group again, after its bots were stopped here'
+complete -c understudy -n "__fish_understudy_needs_command" -f -a "hold" -d 'Say that no understudy may take a group over, for a while or until released'
+complete -c understudy -n "__fish_understudy_needs_command" -f -a "release" -d 'End a hold'
+complete -c understudy -n "__fish_understudy_needs_command" -f -a "ack" -d 'Say that you have looked at the last failovers: clears the latch that many of them set'
+complete -c understudy -n "__fish_understudy_needs_command" -f -a "permit" -d 'Let the daemon\'s user manage the configured units, by a rule for polkit'
+complete -c understudy -n "__fish_understudy_needs_command" -f -a "history" -d 'Show what happened: failovers with their timeline, holds, orders'
+complete -c understudy -n "__fish_understudy_needs_command" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
+complete -c understudy -n "__fish_understudy_using_subcommand run" -l config -d 'Configuration file; `FILE.d/*.toml` beside it are read too' -r -F
+complete -c understudy -n "__fish_understudy_using_subcommand run" -l json -d 'Print JSON, for programs'
+complete -c understudy -n "__fish_understudy_using_subcommand run" -s h -l help -d 'Print help'
+complete -c understudy -n "__fish_understudy_using_subcommand setup" -l user -d 'Log in as this role, which may create a schema; the daemon\'s own role need not be allowed to' -r
+complete -c understudy -n "__fish_understudy_using_subcommand setup" -l password-file -d 'File with that role\'s password' -r -F
+complete -c understudy -n "__fish_understudy_using_subcommand setup" -l application -d 'Role of an application that calls fence_check(). May be repeated' -r
+complete -c understudy -n "__fish_understudy_using_subcommand setup" -l config -d 'Configuration file; `FILE.d/*.toml` beside it are read too' -r -F
+complete -c understudy -n "__fish_understudy_using_subcommand setup" -l print -d 'Print the SQL for a database administrator instead of running it'
+complete -c understudy -n "__fish_understudy_using_subcommand setup" -l json -d 'Print JSON, for programs'
+complete -c understudy -n "__fish_understudy_using_subcommand setup" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c understudy -n "__fish_understudy_using_subcommand check" -l config -d 'Configuration file; `FILE.d/*.toml` beside it are read too' -r -F
+complete -c understudy -n "__fish_understudy_using_subcommand check" -l json -d 'Print JSON, for programs'
+complete -c understudy -n "__fish_understudy_using_subcommand check" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c understudy -n "__fish_understudy_using_subcommand status" -l config -d 'Configuration file; `FILE.d/*.toml` beside it are read too' -r -F
+complete -c understudy -n "__fish_understudy_using_subcommand status" -l json -d 'Print JSON, for programs'
+complete -c understudy -n "__fish_understudy_using_subcommand status" -s h -l help -d 'Print help'
+complete -c understudy -n "__fish_understudy_using_subcommand failover" -l reason -d 'Why, for the history' -r
+complete -c understudy -n "__fish_understudy_using_subcommand failover" -l config -d 'Configuration file; `FILE.d/*.toml` beside it are read too' -r -F
+complete -c understudy -n "__fish_understudy_using_subcommand failover" -l force -d 'Although the heartbeats move, or a bot was stopped on purpose. Two copies may run'
+complete -c understudy -n "__fish_understudy_using_subcommand failover" -l yes -d 'Do not ask'
+complete -c understudy -n "__fish_understudy_using_subcommand failover" -l dry-run -d 'Say what would happen, and do nothing'
+complete -c understudy -n "__fish_understudy_using_subcommand failover" -l json -d 'Print JSON, for programs'
+complete -c understudy -n "__fish_understudy_using_subcommand failover" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c understudy -n "__fish_understudy_using_subcommand failback" -l config -d 'Configuration file; `FILE.d/*.toml` beside it are read too' -r -F
+complete -c understudy -n "__fish_understudy_using_subcommand failback" -l force -d 'Do not ask systemd whether the units are stopped here'
+complete -c understudy -n "__fish_understudy_using_subcommand failback" -l json -d 'Print JSON, for programs'
+complete -c understudy -n "__fish_understudy_using_subcommand failback" -s h -l help -d 'Print help'
+complete -c understudy -n "__fish_understudy_using_subcommand hold" -l for -d 'For how long, such as 2h or 30m. Without it, until released' -r
+complete -c understudy -n "__fish_understudy_using_subcommand hold" -l reason -d 'Why; everyone sees it in `status` and in alerts' -r
+complete -c understudy -n "__fish_understudy_using_subcommand hold" -l config -d 'Configuration file; `FILE.d/*.toml` beside it are read too' -r -F
+complete -c understudy -n "__fish_understudy_using_subcommand hold" -l json -d 'Print JSON, for programs'
+complete -c understudy -n "__fish_understudy_using_subcommand hold" -s h -l help -d 'Print help'
+complete -c understudy -n "__fish_understudy_using_subcommand release" -l config -d 'Configuration file; `FILE.d/*.toml` beside it are read too' -r -F
+complete -c understudy -n "__fish_understudy_using_subcommand release" -l json -d 'Print JSON, for programs'
+complete -c understudy -n "__fish_understudy_using_subcommand release" -s h -l help -d 'Print help'
+complete -c understudy -n "__fish_understudy_using_subcommand ack" -l config -d 'Configuration file; `FILE.d/*.toml` beside it are read too' -r -F
+complete -c understudy -n "__fish_understudy_using_subcommand ack" -l json -d 'Print JSON, for programs'
+complete -c understudy -n "__fish_understudy_using_subcommand ack" -s h -l help -d 'Print help'
+complete -c understudy -n "__fish_understudy_using_subcommand permit" -l user -d 'User that the daemon runs as' -r
+complete -c understudy -n "__fish_understudy_using_subcommand permit" -l config -d 'Configuration file; `FILE.d/*.toml` beside it are read too' -r -F
+complete -c understudy -n "__fish_understudy_using_subcommand permit" -l print -d 'Show the rule instead of writing it'
+complete -c understudy -n "__fish_understudy_using_subcommand permit" -l remove -d 'Remove the rule, so that the daemon may manage no unit'
+complete -c understudy -n "__fish_understudy_using_subcommand permit" -l json -d 'Print JSON, for programs'
+complete -c understudy -n "__fish_understudy_using_subcommand permit" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c understudy -n "__fish_understudy_using_subcommand history" -l group -d 'Only this group' -r
+complete -c understudy -n "__fish_understudy_using_subcommand history" -l limit -d 'How many entries' -r
+complete -c understudy -n "__fish_understudy_using_subcommand history" -l config -d 'Configuration file; `FILE.d/*.toml` beside it are read too' -r -F
+complete -c understudy -n "__fish_understudy_using_subcommand history" -l json -d 'Print JSON, for programs'
+complete -c understudy -n "__fish_understudy_using_subcommand history" -s h -l help -d 'Print help'
+complete -c understudy -n "__fish_understudy_using_subcommand help; and not __fish_seen_subcommand_from run setup check status failover failback hold release ack permit history help" -f -a "run" -d 'Run the daemon. systemd does this; see `systemctl status understudy`'
+complete -c understudy -n "__fish_understudy_using_subcommand help; and not __fish_seen_subcommand_from run setup check status failover failback hold release ack permit history help" -f -a "setup" -d 'Make or upgrade understudy\'s schema in the database, and its rows for the configured groups'
+complete -c understudy -n "__fish_understudy_using_subcommand help; and not __fish_seen_subcommand_from run setup check status failover failback hold release ack permit history help" -f -a "check" -d 'Find out whether a failover would work: configuration, database, heartbeats, Redis, units'
+complete -c understudy -n "__fish_understudy_using_subcommand help; and not __fish_seen_subcommand_from run setup check status failover failback hold release ack permit history help" -f -a "status" -d 'Show who has each group, the heartbeats and what would happen next'
+complete -c understudy -n "__fish_understudy_using_subcommand help; and not __fish_seen_subcommand_from run setup check status failover failback hold release ack permit history help" -f -a "failover" -d 'Take a group over now, because its primary is known to be dead'
+complete -c understudy -n "__fish_understudy_using_subcommand help; and not __fish_seen_subcommand_from run setup check status failover failback hold release ack permit history help" -f -a "failback" -d 'Say that the primary\'s node has a group again, after its bots were stopped here'
+complete -c understudy -n "__fish_understudy_using_subcommand help; and not __fish_seen_subcommand_from run setup check status failover failback hold release ack permit history help" -f -a "hold" -d 'Say that no understudy may take a group over, for a while or until released'
+complete -c understudy -n "__fish_understudy_using_subcommand help; and not __fish_seen_subcommand_from run setup check status failover failback hold release ack permit history help" -f -a "release" -d 'End a hold'
+complete -c understudy -n "__fish_understudy_using_subcommand help; and not __fish_seen_subcommand_from run setup check status failover failback hold release ack permit history help" -f -a "ack" -d 'Say that you have looked at the last failovers: clears the latch that many of them set'
+complete -c understudy -n "__fish_understudy_using_subcommand help; and not __fish_seen_subcommand_from run setup check status failover failback hold release ack permit history help" -f -a "permit" -d 'Let the daemon\'s user manage the configured units, by a rule for polkit'
+complete -c understudy -n "__fish_understudy_using_subcommand help; and not __fish_seen_subcommand_from run setup check status failover failback hold release ack permit history help" -f -a "history" -d 'Show what happened: failovers with their timeline, holds, orders'
+complete -c understudy -n "__fish_understudy_using_subcommand help; and not __fish_seen_subcommand_from run setup check status failover failback hold release ack permit history help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
