@@ -131,15 +131,21 @@ impl Engine {
             Cause::Operator | Cause::Forced => Why::Asked,
         };
         self.go(State::Checking { cause }, why, out);
-        self.start_check(now, out);
+        // A primary that is taken over by force may well be alive.
+        self.start_check(now, cause != Cause::Forced, out);
     }
 
-    pub(super) fn start_check(&mut self, now: BootTime, out: &mut Vec<Action>) {
+    pub(super) fn start_check(
+        &mut self,
+        now: BootTime,
+        primary_silent: bool,
+        out: &mut Vec<Action>,
+    ) {
         self.check.next_at = now + CHECK_EVERY;
         // One check at a time: an answer on its way is as good as one to a new question.
         if !self.check.asked {
             self.check.asked = true;
-            out.push(Action::Check { deadline: CHECK_DEADLINE });
+            out.push(Action::Check { deadline: CHECK_DEADLINE, primary_silent });
         }
     }
 

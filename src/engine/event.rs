@@ -170,6 +170,9 @@ pub enum Action {
     Check {
         /// How long it may take.
         deadline: Duration,
+        /// The primary is silent and a takeover waits for the answer: nothing on the primary's host
+        /// is worth waiting for.
+        primary_silent: bool,
     },
     /// Ask the store for the lease. The memory is on disk before the question is sent.
     Acquire(Acquire),

@@ -536,7 +536,7 @@ impl Engine {
         }
         let check_due = self.check_at().is_some_and(|at| now >= at);
         match &mut self.state {
-            State::Standby if check_due => self.start_check(now, out),
+            State::Standby if check_due => self.start_check(now, false, out),
             State::Promoting { attempt, .. } => match attempt.next {
                 Next::RetryAt(at) if now >= at => {
                     attempt.next = Next::Lease(Some(now + LEASE_DEADLINE));

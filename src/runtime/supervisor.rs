@@ -342,7 +342,9 @@ impl Supervisor {
 
     fn act(&mut self, now: BootTime, index: usize, action: Action) {
         match action {
-            Action::Check { deadline } => self.order(index, Order::Check { deadline }),
+            Action::Check { deadline, primary_silent } => {
+                self.order(index, Order::Check { deadline, primary_silent });
+            }
             Action::Acquire(question) => {
                 let asked_by = self.groups[index].asked_by.clone();
                 self.order(index, Order::Acquire { question: Box::new(question), asked_by });

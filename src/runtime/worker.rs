@@ -57,6 +57,8 @@ pub enum Order {
     Check {
         /// How long that may take.
         deadline: Duration,
+        /// Whether the primary is silent, and is not worth asking.
+        primary_silent: bool,
     },
     /// How are Redis and the units? For people only.
     Look {
@@ -129,7 +131,7 @@ impl Order {
     #[must_use]
     pub const fn deadline(&self) -> Option<Duration> {
         match self {
-            Self::Check { deadline }
+            Self::Check { deadline, .. }
             | Self::Run { deadline, .. }
             | Self::StopUnits { deadline } => Some(*deadline),
             Self::Acquire { .. } => Some(ACQUIRE_MAX),
@@ -215,13 +217,13 @@ impl Worker {
 
     async fn carry_out(&mut self, order: Order) {
         match order {
-            Order::Check { deadline } => {
-                let problems = self.check(deadline).await;
+            Order::Check { deadline, primary_silent } => {
+                let problems = self.check(deadline, primary_silent).await;
                 self.report(Report::Event(Event::Checked { problems })).await;
             }
             Order::Look { deadline } => {
                 // What keeps a standby from taking over says nothing about a node that has.
-                let _problems = self.check(deadline).await;
+                let _problems = self.check(deadline, false).await;
             }
             Order::Acquire { question, asked_by } => {
                 let nonce = question.nonce;
@@ -277,7 +279,7 @@ impl Worker {
 
     // ---- can this node run the group? ----
 
-    async fn check(&mut self, deadline: Duration) -> Vec<String> {
+    async fn check(&mut self, deadline: Duration, primary_silent: bool) -> Vec<String> {
         let mut problems = Vec::new();
         if let Err(problem) = files::state_directory_usable(&self.settings.state_dir) {
             problems.push(problem);
@@ -290,6 +292,9 @@ impl Worker {
         let units = timeout(deadline, units(&mut self.systemd, &self.group, &mut self.permitted));
         let redis = async {
             match &mut self.redis {
+                Some(redis) if primary_silent => {
+                    Some(timeout(deadline, redis.sample_local()).await)
+                }
                 Some(redis) => Some(timeout(deadline, redis.sample()).await),
                 None => None,
             }

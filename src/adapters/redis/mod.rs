@@ -248,11 +248,24 @@ impl Redis {
             Some(Primary { replid: sample.replid, offset: sample.server.offset, at: sample.at })
         };
         let (local, primary) = tokio::join!(info(&mut self.local), primary);
-        let mut sample = local?;
+        Ok(self.sampled(local?, primary).await)
+    }
+
+    /// The same without the primary, for when it is silent: a host that is dead does not even say
+    /// that nobody listens, and a takeover would wait for it.
+    ///
+    /// # Errors
+    /// If the local Redis does not answer.
+    pub async fn sample_local(&mut self) -> Result<Sample, RedisError> {
+        let local = info(&mut self.local).await?;
+        Ok(self.sampled(local, None).await)
+    }
+
+    async fn sampled(&mut self, mut sample: Sample, primary: Option<Primary>) -> Sample {
         sample.primary = primary;
         self.recognise(&mut sample).await;
         self.last.observe(&sample);
-        Ok(sample)
+        sample
     }
 
     /// Makes the local replica the master of `group` for `epoch`, unless [`gate()`] says no.

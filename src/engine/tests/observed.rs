@@ -50,7 +50,7 @@ fn a_full_window_of_silence_asks_for_a_check_of_this_node() {
         [
             Action::Tell(Notice::Stale { bots: "equity for 60 s, crypto for 60 s".to_owned() }),
             moved(Kind::Standby, Kind::Checking, Why::Silent),
-            Action::Check { deadline: CHECK_DEADLINE },
+            Action::Check { deadline: CHECK_DEADLINE, primary_silent: true },
         ]
     );
 }

@@ -26,7 +26,7 @@ fn a_takeover_under_way_or_over_is_refused_in_words_and_left_alone() {
 fn a_living_primary_is_taken_over_by_force_only() {
     let mut stage = Stage::in_state(Kind::Standby);
     assert_eq!(ask(&mut stage, false), (false, vec![]));
-    let check = Action::Check { deadline: CHECK_DEADLINE };
+    let check = Action::Check { deadline: CHECK_DEADLINE, primary_silent: false };
     let moved = moved(Kind::Standby, Kind::Checking, Why::Asked);
     assert_eq!(ask(&mut stage, true), (true, vec![moved, check]));
 }

@@ -11,7 +11,10 @@ fn nothing_is_done_before_its_time_in_any_state() {
 fn a_standby_is_checked_every_ten_seconds() {
     let mut stage = Stage::in_state(Kind::Standby);
     assert_eq!(stage.after(9_999, Event::Wake), []);
-    assert_eq!(stage.after(1, Event::Wake), [Action::Check { deadline: CHECK_DEADLINE }]);
+    assert_eq!(
+        stage.after(1, Event::Wake),
+        [Action::Check { deadline: CHECK_DEADLINE, primary_silent: false }]
+    );
     assert_eq!(stage.after(10_001, Event::Wake), [], "one check at a time");
 }
 
