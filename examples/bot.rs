@@ -44,6 +44,7 @@ struct Bot {
     /// Its name in the table.
     name: String,
     /// How to reach Postgres, as `host=… dbname=…` or as an address.
+    #[arg(env = "BOT_DSN", hide_env_values = true)]
     dsn: String,
     /// What it writes into its status.
     #[arg(long, default_value = "PRIMARY")]
@@ -58,7 +59,7 @@ struct Bot {
     #[arg(long)]
     activity: Option<PathBuf>,
     /// Address of a Redis in which each act increments a key, as `redis://127.0.0.1`.
-    #[arg(long)]
+    #[arg(long, env = "BOT_REDIS", hide_env_values = true)]
     redis: Option<String>,
     /// That key.
     #[arg(long, default_value = "acts")]
