@@ -1,9 +1,9 @@
 //! The Debian packages that the hosts get.
 
-use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::OnceLock;
+use std::{env, fs};
 
 use super::rack::Rack;
 
@@ -37,11 +37,12 @@ impl Package {
         rack.run(host, &[&["apt-get", "install"], &options[..], &[&there]].concat());
     }
 
-    /// In the profile that compiles quickly, as all tests.
+    /// Of the program that was built already, in the profile that the environment names.
     fn build(options: &[&str]) -> Self {
         let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("scripts/package");
+        let profile = env::var("UNDERSTUDY_TEST_PROFILE").unwrap_or_else(|_| "dev".to_owned());
         let output = Command::new(script)
-            .args(["--profile", "dev"])
+            .args(["--no-build", "--profile", &profile])
             .args(options)
             .stderr(Stdio::inherit())
             .output()
