@@ -133,8 +133,7 @@ pub(super) async fn failback(
 /// Highest epoch that this node knows of, from the daemon and from disk. The store may have been
 /// restored from a backup and know of fewer.
 async fn max_epoch(settings: &Settings, group: &Group) -> anyhow::Result<Epoch> {
-    let memory = files::read_memory(&settings.state_dir, &settings.node, &group.name)?;
-    let remembered = memory.map_or(Epoch(0), |read| read.memory.max_epoch);
+    let remembered = files::remembered_epoch(&settings.state_dir, &settings.node, &group.name)?;
     let seen = match ask(&settings.runtime_dir, &Request::Status).await {
         Ok(Response::Status(status)) => {
             let mut groups = status.groups.into_iter();

@@ -101,6 +101,38 @@ pub struct ReadMemory {
     pub age: Option<Duration>,
 }
 
+/// Which boot of the host this is.
+///
+/// What the kernel says is not enough: in a container it may be that of the host, which stays the
+/// same when the container boots again. So a mark in the runtime directory, which every boot empties,
+/// has to be the same too.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Boot(String);
+
+impl Boot {
+    /// This one. A boot whose identity cannot be read is like no other, so that nothing from before
+    /// it counts as recent.
+    #[must_use]
+    pub fn identify(runtime_dir: &Path) -> Self {
+        let unknown = || Uuid::new_v4().to_string();
+        let kernel = fs::read_to_string("/proc/sys/kernel/random/boot_id");
+        let kernel = kernel.map_or_else(|_| unknown(), |id| id.trim().to_owned());
+        let path = runtime_dir.join("boot");
+        let mark = match fs::read_to_string(&path) {
+            Ok(mark) if !mark.is_empty() => mark,
+            Ok(_) | Err(_) => {
+                let mark = unknown();
+                if let Err(error) = replace(&path, mark.as_bytes(), 0o600, Name::Soon) {
+                    let path = path.display();
+                    tracing::warn!(%error, %path, "cannot mark this boot; a restart looks like one");
+                }
+                mark
+            }
+        };
+        Self(format!("{kernel} {mark}"))
+    }
+}
+
 /// Puts a memory on disk, so that it is there after a crash of the process or the host.
 ///
 /// # Errors
@@ -109,11 +141,12 @@ pub fn write_memory(
     state_dir: &Path,
     node: &str,
     group: &str,
+    boot: &Boot,
     memory: &Memory,
 ) -> Result<(), FileError> {
     let stored = StoredMemory {
         node: node.to_owned(),
-        boot_id: boot_id(),
+        boot_id: boot.0.clone(),
         boot_time_ms: u64::try_from(BootTime::now().since_boot().as_millis()).unwrap_or(u64::MAX),
         nonce: Uuid::from_u128(memory.nonce.0),
         cause: match memory.cause {
@@ -151,19 +184,10 @@ pub fn read_memory(
     state_dir: &Path,
     node: &str,
     group: &str,
+    boot: &Boot,
 ) -> Result<Option<ReadMemory>, FileError> {
-    let path = memory_path(state_dir, group);
-    let text = match fs::read(&path) {
-        Ok(text) => text,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-        Err(source) => return Err(FileError::Read { path, source }),
-    };
-    let stored: StoredMemory =
-        serde_json::from_slice(&text).map_err(|source| FileError::Damaged { path, source })?;
-    if stored.node != node {
-        return Ok(None);
-    }
-    let same_boot = stored.boot_id == boot_id();
+    let Some(stored) = read_stored(state_dir, node, group)? else { return Ok(None) };
+    let same_boot = stored.boot_id == boot.0;
     let written = BootTime::from_duration(Duration::from_millis(stored.boot_time_ms));
     let progress = match stored.progress {
         StoredProgress::Asked => Progress::Asked,
@@ -185,6 +209,31 @@ pub fn read_memory(
     };
     let age = same_boot.then(|| BootTime::now().since(written));
     Ok(Some(ReadMemory { memory, same_boot, age }))
+}
+
+/// The highest epoch in a memory, which is 0 without one.
+///
+/// # Errors
+/// As of [`read_memory`].
+pub fn remembered_epoch(state_dir: &Path, node: &str, group: &str) -> Result<Epoch, FileError> {
+    let stored = read_stored(state_dir, node, group)?;
+    Ok(Epoch(stored.map_or(0, |stored| stored.max_epoch)))
+}
+
+fn read_stored(
+    state_dir: &Path,
+    node: &str,
+    group: &str,
+) -> Result<Option<StoredMemory>, FileError> {
+    let path = memory_path(state_dir, group);
+    let text = match fs::read(&path) {
+        Ok(text) => text,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(source) => return Err(FileError::Read { path, source }),
+    };
+    let stored: StoredMemory =
+        serde_json::from_slice(&text).map_err(|source| FileError::Damaged { path, source })?;
+    Ok((stored.node == node).then_some(stored))
 }
 
 /// Writes the environment file for the units of a group and reads it back.
@@ -269,13 +318,6 @@ pub fn free_bytes(path: &Path) -> io::Result<u64> {
     Ok(free.blocks_available().saturating_mul(free.fragment_size()))
 }
 
-/// Identity of this boot. A boot whose identity cannot be read is like no other, so that nothing
-/// from before it counts as recent.
-fn boot_id() -> String {
-    fs::read_to_string("/proc/sys/kernel/random/boot_id")
-        .map_or_else(|_| Uuid::new_v4().to_string(), |id| id.trim().to_owned())
-}
-
 /// When a replaced file has its new content after a crash of the host.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Name {
@@ -320,28 +362,43 @@ mod tests {
         for progress in
             [Progress::Asked, Progress::At(Step::Flip), Progress::Complete, Progress::Over]
         {
-            write_memory(dir.path(), "b", "trading", &memory(progress)).unwrap();
-            let read = read_memory(dir.path(), "b", "trading").unwrap().unwrap();
+            let boot = Boot::identify(&dir.path().join("run"));
+            write_memory(dir.path(), "b", "trading", &boot, &memory(progress)).unwrap();
+            let boot = Boot::identify(&dir.path().join("run"));
+            let read = read_memory(dir.path(), "b", "trading", &boot).unwrap().unwrap();
             assert_eq!(read.memory, memory(progress));
             assert!(read.same_boot && read.age.unwrap() < Duration::from_secs(60));
         }
     }
 
     #[test]
+    fn a_runtime_directory_that_was_emptied_means_another_boot() {
+        let dir = tempfile::tempdir().unwrap();
+        let boot = Boot::identify(&dir.path().join("run"));
+        write_memory(dir.path(), "b", "trading", &boot, &memory(Progress::Complete)).unwrap();
+        fs::remove_dir_all(dir.path().join("run")).unwrap();
+        let boot = Boot::identify(&dir.path().join("run"));
+        let read = read_memory(dir.path(), "b", "trading", &boot).unwrap().unwrap();
+        assert_eq!((read.same_boot, read.age), (false, None));
+    }
+
+    #[test]
     fn no_memory_is_no_error_and_another_nodes_memory_is_none() {
         let dir = tempfile::tempdir().unwrap();
-        assert_eq!(read_memory(dir.path(), "b", "trading").unwrap(), None);
-        write_memory(dir.path(), "b", "trading", &memory(Progress::Asked)).unwrap();
-        assert_eq!(read_memory(dir.path(), "c", "trading").unwrap(), None);
+        let boot = Boot("this".to_owned());
+        assert_eq!(read_memory(dir.path(), "b", "trading", &boot).unwrap(), None);
+        write_memory(dir.path(), "b", "trading", &boot, &memory(Progress::Asked)).unwrap();
+        assert_eq!(read_memory(dir.path(), "c", "trading", &boot).unwrap(), None);
     }
 
     #[test]
     fn a_damaged_memory_is_an_error_that_names_the_file() {
         let dir = tempfile::tempdir().unwrap();
-        write_memory(dir.path(), "b", "trading", &memory(Progress::Asked)).unwrap();
+        let boot = Boot("this".to_owned());
+        write_memory(dir.path(), "b", "trading", &boot, &memory(Progress::Asked)).unwrap();
         for damage in ["", "{", "null", "\0\0\0"] {
             fs::write(memory_path(dir.path(), "trading"), damage).unwrap();
-            let error = read_memory(dir.path(), "b", "trading").unwrap_err().to_string();
+            let error = read_memory(dir.path(), "b", "trading", &boot).unwrap_err().to_string();
             assert!(error.contains("trading.json is damaged"), "{error}");
         }
     }

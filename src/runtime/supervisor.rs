@@ -65,6 +65,7 @@ pub struct Supervisor {
     settings_path: PathBuf,
     /// Why the settings on disk are not the ones in use.
     settings_refused: Option<String>,
+    boot: files::Boot,
     started: BootTime,
     store: SharedStore,
     systemd: Systemd,
@@ -134,6 +135,7 @@ impl Supervisor {
         let mut this = Self {
             settings_path: path,
             settings_refused: None,
+            boot: files::Boot::identify(&settings.runtime_dir),
             started: now,
             store,
             systemd: Systemd::new(),
@@ -153,7 +155,8 @@ impl Supervisor {
             settings: settings.clone(),
         };
         for group in &settings.groups {
-            let equipment = Equipment::new(settings.clone(), group.clone(), this.store.clone())?;
+            let (boot, store) = (this.boot.clone(), this.store.clone());
+            let equipment = Equipment::new(settings.clone(), group.clone(), boot, store)?;
             let watched = this.watch(&settings, group, equipment).await?;
             this.groups.push(watched);
         }
@@ -587,7 +590,8 @@ impl Supervisor {
         settings: &Settings,
         group: &Group,
     ) -> anyhow::Result<Option<Recalled>> {
-        let read = files::read_memory(&settings.state_dir, &settings.node, &group.name)?;
+        let read =
+            files::read_memory(&settings.state_dir, &settings.node, &group.name, &self.boot)?;
         let Some(read) = read else { return Ok(None) };
         let units = timeout(RECALL_MAX, self.systemd.inspect(&group.units)).await;
         // Not to know is not to be active: it costs a window of watching.
@@ -675,7 +679,8 @@ impl Supervisor {
         let mut present = Vec::new();
         let mut fresh = Vec::new();
         for group in &settings.groups {
-            let equipment = Equipment::new(settings.clone(), group.clone(), store.clone())
+            let boot = self.boot.clone();
+            let equipment = Equipment::new(settings.clone(), group.clone(), boot, store.clone())
                 .map_err(|error| format!("group {}: {}", group.name, chain(&error)))?;
             if self.groups.iter().any(|watched| watched.name == group.name) {
                 present.push((group, equipment));

@@ -101,6 +101,7 @@ pub enum Order {
 pub struct Equipment {
     settings: Arc<Settings>,
     group: Group,
+    boot: files::Boot,
     store: SharedStore,
     redis: Option<Redis>,
 }
@@ -113,10 +114,11 @@ impl Equipment {
     pub fn new(
         settings: Arc<Settings>,
         group: Group,
+        boot: files::Boot,
         store: SharedStore,
     ) -> Result<Self, RedisError> {
         let redis = group.redis.as_ref().map(Redis::new).transpose()?;
-        Ok(Self { settings, group, store, redis })
+        Ok(Self { settings, group, boot, store, redis })
     }
 }
 
@@ -167,6 +169,7 @@ pub struct Worker {
     index: usize,
     settings: Arc<Settings>,
     group: Group,
+    boot: files::Boot,
     store: SharedStore,
     redis: Option<Redis>,
     systemd: Systemd,
@@ -184,9 +187,9 @@ impl Worker {
         systemd: Systemd,
         reports: mpsc::Sender<(usize, Report)>,
     ) -> Self {
-        let Equipment { settings, group, store, redis } = equipment;
+        let Equipment { settings, group, boot, store, redis } = equipment;
         let permitted = None;
-        Self { index, settings, group, store, redis, systemd, permitted, reports }
+        Self { index, settings, group, boot, store, redis, systemd, permitted, reports }
     }
 
     /// Works until the supervisor is gone.
@@ -266,7 +269,7 @@ impl Worker {
     }
 
     fn reload(&mut self, equipment: Equipment) {
-        let Equipment { settings, group, store, redis } = equipment;
+        let Equipment { settings, group, boot, store, redis } = equipment;
         // The present one knows the last lag, which a dead primary cannot tell any more.
         if group.redis != self.group.redis {
             self.redis = redis;
@@ -274,6 +277,7 @@ impl Worker {
         self.permitted = None;
         self.settings = settings;
         self.group = group;
+        self.boot = boot;
         self.store = store;
     }
 
@@ -418,7 +422,8 @@ impl Worker {
 
     fn remember(&self, memory: &Memory) -> Result<(), files::FileError> {
         let settings = &self.settings;
-        files::write_memory(&settings.state_dir, &settings.node, &self.group.name, memory)
+        let (node, group) = (&settings.node, &self.group.name);
+        files::write_memory(&settings.state_dir, node, group, &self.boot, memory)
     }
 
     // ---- the steps ----

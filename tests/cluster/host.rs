@@ -6,6 +6,9 @@ use crate::support::cluster::Cluster;
 use crate::support::golden::BOTS;
 use crate::support::wait::until;
 
+/// The timeout of all scenarios, in microseconds.
+const TIMEOUT_US: u64 = 3_000_000;
+
 /// The power goes while the units settle. After the boot a window of silence passes, since somebody
 /// may have started the bots elsewhere meanwhile; then it goes on with the same tenure.
 #[test]
@@ -21,6 +24,9 @@ fn standby_rebooted_in_mid_failover() {
     cluster.boot_again("standby");
     let resumed = cluster.wait_for("failover_resumed");
     assert_ne!(resumed.boot, before.boot);
+    let started = cluster.wait_for_nth("daemon_started", 2);
+    let watched = resumed.at_us - started.at_us;
+    assert!(watched >= TIMEOUT_US, "it went on {watched} us after its start");
     assert_eq!(resumed.epoch, Some(1));
     cluster.wait_for("failover_completed");
     cluster.assert_taken_over();

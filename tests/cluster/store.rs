@@ -6,9 +6,16 @@ use crate::support::golden::BOTS;
 #[test]
 fn db_rebooted() {
     let cluster = Cluster::start("db_rebooted");
+    // In good order it may take less than the time between two reads.
     cluster.reboot("db");
-    cluster.wait_for("group_unknown");
-    cluster.wait_for("group_known");
+    cluster.wait_for_any(&["window_restarted", "group_known"]);
+    cluster.wait_until_ready();
+    cluster.wait_for_beats(1);
+    // Without power for longer than the timeout.
+    cluster.kill("db");
+    cluster.wait_for("group_blind");
+    cluster.boot_again("db");
+    cluster.wait_for("sight_restored");
     cluster.wait_until_ready();
     cluster.wait_for_beats(4);
     cluster.assert_untouched();

@@ -244,6 +244,15 @@ impl Cluster {
         self.events().into_iter().filter(|entry| entry.event == event).collect()
     }
 
+    /// Waits for an event of one of these kinds.
+    pub fn wait_for_any(&self, events: &[&str]) {
+        get(&format!("one of {events:?}"), || {
+            let came = self.events();
+            let one = came.iter().any(|entry| events.contains(&entry.event.as_str()));
+            if one { Ok(()) } else { Err(format!("{came:#?}")) }
+        });
+    }
+
     /// Waits for the first event of a kind.
     pub fn wait_for(&self, event: &str) -> Entry {
         self.wait_for_nth(event, 1)
