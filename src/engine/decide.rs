@@ -286,6 +286,8 @@ impl Engine {
                     cause,
                     since,
                     confirmed: since,
+                    quiet_from: since,
+                    fenced: None,
                     steps: Vec::new(),
                     before_start: Vec::new(),
                     redone: before.is_some_and(|(_, recalled)| recalled.acted()),

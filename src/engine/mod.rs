@@ -119,6 +119,10 @@ struct Tenure {
     /// The lease was ours at this time or later: when the question or the read was sent that said
     /// so.
     confirmed: BootTime,
+    /// Heartbeats that were seen by then are no sign of an old primary that lives.
+    quiet_from: BootTime,
+    /// When the fence succeeded, until a read has shown what the old primary wrote before.
+    fenced: Option<BootTime>,
     steps: Vec<(Step, Duration)>,
     /// The heartbeats before the units were started; another value is the new primary's.
     before_start: Vec<String>,
@@ -313,7 +317,13 @@ impl Engine {
                 let unanswered = self.recalled.filter(|(at, _)| soon <= *at + RESUME_MAX);
                 [stale_at, unanswered.map(|_| soon)].into_iter().flatten().min()
             }
-            State::Promoting {
+            State::Promoting { tenure: Tenure { fenced: Some(at), .. }, .. }
+                if self.read_at <= *at =>
+            {
+                Some(*at)
+            }
+            State::Promoting { tenure: Tenure { fenced: Some(_), .. }, .. }
+            | State::Promoting {
                 attempt: Attempt { next: Next::Beats(_) | Next::Lease(_), .. },
                 ..
             } => Some(self.read_at + BEAT_EVERY),
@@ -398,6 +408,7 @@ impl Engine {
         self.told.restrained = restrained;
         self.last = Some((now, observation));
         self.tell_sight(out);
+        self.see_last_beats(now, sent);
         self.follow_lease(now, sent, out);
         self.consider(now, out);
         self.see_beats(now, out);

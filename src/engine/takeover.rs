@@ -33,6 +33,8 @@ impl Engine {
             cause: memory.cause,
             since: sent,
             confirmed: sent,
+            quiet_from: sent,
+            fenced: None,
             steps: Vec::new(),
             before_start: Vec::new(),
             redone: false,
@@ -127,7 +129,8 @@ impl Engine {
         if attempt.step == Step::Start
             && !attempt.again
             && tenure.cause != Cause::Forced
-            && let Some(bot) = self.watch.beat_after(tenure.since, &self.policy)
+            && tenure.fenced.is_none()
+            && let Some(bot) = self.watch.beat_after(tenure.quiet_from, &self.policy)
         {
             attempt.next = Next::RetryAt(now + RETRY_DEGRADED);
             self.old_primary_beats(bot, out);
@@ -140,6 +143,17 @@ impl Engine {
         let (token, step, again) = (tenure.token, attempt.step, attempt.again);
         let deadline = self.policy.deadline(step);
         out.push(Action::Run { token, step, again, deadline });
+    }
+
+    /// What the old primary wrote until it was fenced is in the first read after that. Where one of
+    /// several bots was silent, the others beat to the last, and are dead all the same.
+    pub(super) fn see_last_beats(&mut self, now: BootTime, sent: BootTime) {
+        if let State::Promoting { tenure, .. } = &mut self.state
+            && tenure.fenced.is_some_and(|fenced| sent >= fenced)
+        {
+            tenure.fenced = None;
+            tenure.quiet_from = now;
+        }
     }
 
     /// The old primary came back before the units were started here. A second copy is not started
@@ -232,6 +246,9 @@ impl Engine {
         let State::Promoting { tenure, attempt, .. } = &self.state else { return };
         let (mut tenure, step, took) = (tenure.clone(), attempt.step, now.since(attempt.since));
         tenure.steps.push((step, took));
+        if step == Step::Fence && warning.is_none() {
+            tenure.fenced = Some(now);
+        }
         let epoch = tenure.token.epoch;
         out.push(Action::Tell(match warning {
             None => Notice::StepDone { epoch, step, took },

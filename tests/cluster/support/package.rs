@@ -1,9 +1,9 @@
 //! The Debian packages that the hosts get.
 
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::OnceLock;
-use std::{env, fs};
 
 use super::rack::Rack;
 
@@ -37,12 +37,11 @@ impl Package {
         rack.run(host, &[&["apt-get", "install"], &options[..], &[&there]].concat());
     }
 
-    /// Of the program that was built already, in the profile that the environment names.
+    /// In a profile that compiles quickly: tests do not need what a release build adds to it.
     fn build(options: &[&str]) -> Self {
         let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("scripts/package");
-        let profile = env::var("UNDERSTUDY_TEST_PROFILE").unwrap_or_else(|_| "dev".to_owned());
         let output = Command::new(script)
-            .args(["--no-build", "--profile", &profile])
+            .args(["--profile", "quick"])
             .args(options)
             .stderr(Stdio::inherit())
             .output()
