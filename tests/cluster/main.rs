@@ -7,7 +7,8 @@
 //!
 //! The hosts are set up once, then each scenario boots copies of them and is independent of the
 //! others. What a failed one leaves is in `target/cluster/NAME`. Needs root and a Debian machine, but
-//! no systemd on the outside; `scripts/test cluster` gets everything ready.
+//! no systemd on the outside. `scripts/test` gets everything ready; after that `cargo test --test
+//! cluster` runs them alone.
 
 #![allow(clippy::expect_used, clippy::unwrap_used, reason = "a test that cannot go on must say so")]
 

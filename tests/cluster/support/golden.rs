@@ -6,7 +6,7 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::sync::OnceLock;
+use std::sync::LazyLock;
 
 use super::package::Package;
 use super::rack::{Rack, SWITCH};
@@ -35,8 +35,9 @@ pub struct Golden {
 impl Golden {
     /// Made by the first scenario that asks.
     pub fn get() -> &'static Self {
-        static GOLDEN: OnceLock<Golden> = OnceLock::new();
-        GOLDEN.get_or_init(Self::make)
+        // If it cannot be made, the other scenarios do not try again.
+        static GOLDEN: LazyLock<Golden> = LazyLock::new(Golden::make);
+        &GOLDEN
     }
 
     /// Layers of a host, the topmost first.

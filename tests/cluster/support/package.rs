@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::sync::OnceLock;
+use std::sync::LazyLock;
 
 use super::rack::Rack;
 
@@ -18,14 +18,14 @@ pub struct Package {
 impl Package {
     /// What is under test.
     pub fn current() -> &'static Self {
-        static CURRENT: OnceLock<Package> = OnceLock::new();
-        CURRENT.get_or_init(|| Self::build(&[]))
+        static CURRENT: LazyLock<Package> = LazyLock::new(|| Package::build(&[]));
+        &CURRENT
     }
 
     /// The same program as an older version.
     pub fn older() -> &'static Self {
-        static OLD: OnceLock<Package> = OnceLock::new();
-        OLD.get_or_init(|| Self::build(&["--version", OLDER]))
+        static OLD: LazyLock<Package> = LazyLock::new(|| Package::build(&["--version", OLDER]));
+        &OLD
     }
 
     /// Installs it on a host, or changes to it, as an operator does who has the file.
