@@ -2,6 +2,9 @@
 
 use std::io::Write as _;
 
+use nix::sys::time::TimeValLike;
+use nix::time::{ClockId, clock_gettime};
+
 use crate::support::cluster::Cluster;
 use crate::support::golden::BOTS;
 use crate::support::wait::until;
@@ -65,17 +68,26 @@ fn measure(cluster: &Cluster, completed_us: u64) {
     let last: u64 = cluster.sql(heartbeat).parse().unwrap();
     let at = |event: &str| cluster.wait_for(event).at_us.saturating_sub(last);
     let completed = completed_us.saturating_sub(last);
+    let first_act = cluster.acts("standby").into_iter().min().unwrap().0;
+    let acts = (first_act / 1000).saturating_add_signed(us_ahead_of_acts()).saturating_sub(last);
     let seconds = |us: u64| format!("{}.{:03} s", us / 1_000_000, us / 1000 % 1000);
     let figures = format!(
         "cluster: from the last heartbeat of a killed host (timeout 3 s, interval 1 s): \
-         lease {}, all units active {}, completed {} (of it 2 s to settle)\n",
+         lease {}, all units active {}, bots act {}, completed {} (of it 2 s to settle)\n",
         seconds(at("lease_acquired")),
         seconds(at("units_active")),
+        seconds(acts),
         seconds(completed),
     );
     // Past the capture of the test harness: a figure is to be seen when all is well, too.
     std::io::stderr().write_all(figures.as_bytes()).unwrap();
     assert!((3_000_000..KILLED_HOST_MAX_US).contains(&completed), "{figures}");
+}
+
+/// How far the clock of the journal and of the database is ahead of that of the bots' acts.
+fn us_ahead_of_acts() -> i64 {
+    let us = |clock| clock_gettime(clock).unwrap().num_microseconds();
+    us(ClockId::CLOCK_REALTIME) - us(ClockId::CLOCK_MONOTONIC)
 }
 
 /// One is enough by default, and the fence makes sure that the other one does not act on. Until then
