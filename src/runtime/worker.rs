@@ -293,7 +293,11 @@ impl Worker {
         {
             problems.push(format!("fence: {problem}"));
         }
-        let units = timeout(deadline, units(&mut self.systemd, &self.group, &mut self.permitted));
+        let looks = self.systemd.clone();
+        let units = async {
+            let _turn = looks.turn().await;
+            timeout(deadline, units(&mut self.systemd, &self.group, &mut self.permitted)).await
+        };
         let redis = async {
             match &mut self.redis {
                 Some(redis) if primary_silent => {

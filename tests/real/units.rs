@@ -84,6 +84,15 @@ async fn none_is_started_if_one_is_missing() {
     assert_eq!(bot.property("Job"), "");
 }
 
+/// The bus daemon allows a connection 128 answers that it waits for.
+#[tokio::test]
+async fn many_units_can_be_looked_at_together() {
+    let names: Vec<String> = (0..400).map(|number| format!("none-{number}.service")).collect();
+    let states = Container::shared().systemd().inspect(&names).await.unwrap();
+    assert_eq!(states.len(), names.len());
+    assert!(states.iter().all(|state| state.load == Load::NotFound));
+}
+
 #[tokio::test]
 async fn a_masked_unit_is_refused() {
     let container = Container::shared();

@@ -3,11 +3,13 @@
 
 use std::io;
 use std::num::NonZeroUsize;
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::StreamExt;
 use futures_util::future::try_join_all;
 use nix::sys::signal::Signal;
+use tokio::sync::Semaphore;
 use zbus::connection::Builder;
 use zbus::{Connection, DBusError, DeserializeDict, MatchRule, MessageStream, OwnedObjectPath};
 
@@ -17,6 +19,10 @@ use super::state::{Ending, Exit, Invocation, Job, JobResult, Outcome, UnitState}
 /// How long systemd may take to answer, a call to polkit and a `daemon-reload` in progress
 /// included. Neither takes a second where things are well.
 pub const CALL_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Calls that wait for their answer at a time. The bus daemon refuses more than 128 on one connection,
+/// and systemd answers one after the other anyway.
+const CALLS_MAX: usize = 64;
 
 /// Jobs that can end while we are busy with something else. All answers wait behind a queue that is
 /// full; a host that boots has some hundred jobs.
@@ -29,7 +35,11 @@ const PROPERTIES: &str = "org.freedesktop.DBus.Properties";
 
 /// A connection on which systemd sends us its signals.
 #[derive(Clone, Debug)]
-pub struct Bus(Connection);
+pub struct Bus {
+    connection: Connection,
+    /// [`CALLS_MAX`] less the calls under way.
+    calls: Arc<Semaphore>,
+}
 
 /// How much is read of a unit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -78,14 +88,14 @@ impl Bus {
             .await
             .unwrap_or_else(|_| Err(io::Error::from(io::ErrorKind::TimedOut).into()))
             .map_err(SystemdError::Connect)?;
-        let bus = Self(connection);
+        let bus = Self { connection, calls: Arc::new(Semaphore::new(CALLS_MAX)) };
         // Without it, systemd sends no signals unless someone else subscribed.
         bus.manage("Subscribe", &()).await.map_err(SystemdError::Subscribe)?;
         Ok(bus)
     }
 
     pub fn is_closed(&self) -> bool {
-        self.0.is_closed()
+        self.connection.is_closed()
     }
 
     pub async fn read_all(
@@ -148,8 +158,9 @@ impl Bus {
             .interface(MANAGER)
             .member("JobRemoved")
             .build();
-        let listen =
-            async { MessageStream::for_match_rule(rule?, &self.0, Some(JOBS_REMOVED_MAX)).await };
+        let listen = async {
+            MessageStream::for_match_rule(rule?, &self.connection, Some(JOBS_REMOVED_MAX)).await
+        };
         listen.await.map(JobsRemoved).map_err(SystemdError::Listen)
     }
 
@@ -171,18 +182,29 @@ impl Bus {
     where
         P: serde::de::DeserializeOwned + zbus::Type,
     {
-        let answer = self
-            .0
-            .call_method(Some(SERVICE), path, Some(PROPERTIES), "GetAll", &(interface,))
-            .await?;
-        answer.body().deserialize()
+        self.call(path, PROPERTIES, "GetAll", &(interface,)).await?.body().deserialize()
     }
 
     async fn manage<B>(&self, method: &str, body: &B) -> zbus::Result<zbus::Message>
     where
         B: serde::Serialize + zbus::DynamicType,
     {
-        self.0.call_method(Some(SERVICE), MANAGER_PATH, Some(MANAGER), method, body).await
+        self.call(MANAGER_PATH, MANAGER, method, body).await
+    }
+
+    async fn call<B>(
+        &self,
+        path: &str,
+        interface: &str,
+        method: &str,
+        body: &B,
+    ) -> zbus::Result<zbus::Message>
+    where
+        B: serde::Serialize + zbus::DynamicType,
+    {
+        // Nobody closes it; without a place the call is made all the same.
+        let _place = self.calls.acquire().await;
+        self.connection.call_method(Some(SERVICE), path, Some(interface), method, body).await
     }
 }
 

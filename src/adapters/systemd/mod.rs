@@ -16,7 +16,7 @@ use std::time::Duration;
 
 use futures_util::FutureExt;
 use futures_util::future::join_all;
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, Semaphore, SemaphorePermit};
 use tokio::time::{Instant, sleep, sleep_until};
 use tracing::{debug, warn};
 
@@ -46,12 +46,24 @@ pub const KILL_RESERVE: Duration = Duration::from_secs(2);
 /// Time between two SIGKILLs to the same unit, which may start further processes while it stops.
 const KILL_PACE: Duration = Duration::from_millis(50);
 
+/// Groups whose units are looked at together by the periodic checks. With a thousand groups they come
+/// all at once, and the last would wait longer than it may for what systemd answers one by one.
+const LOOKS_MAX: usize = 8;
+
 /// A connection to systemd, made when first needed and again after the bus daemon went away. Clones
 /// share it: the bus has few connections to spare for one user.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct Systemd {
     address: Option<String>,
     bus: Arc<Mutex<Option<Bus>>>,
+    /// [`LOOKS_MAX`] less the looks under way.
+    looks: Arc<Semaphore>,
+}
+
+impl Default for Systemd {
+    fn default() -> Self {
+        Self { address: None, bus: Arc::default(), looks: Arc::new(Semaphore::new(LOOKS_MAX)) }
+    }
 }
 
 /// Units that became active.
@@ -85,7 +97,7 @@ impl Systemd {
     /// The same for another bus, at a D-Bus address.
     #[must_use]
     pub fn at(address: String) -> Self {
-        Self { address: Some(address), bus: Arc::default() }
+        Self { address: Some(address), ..Self::default() }
     }
 
     /// Connects now, unless connected, so that a failover does not begin with it.
@@ -94,6 +106,12 @@ impl Systemd {
     /// If the bus or systemd cannot be reached.
     pub async fn connect(&mut self) -> Result<(), SystemdError> {
         self.bus().await.map(drop)
+    }
+
+    /// Waits for a turn to look at the units of a group that is in no hurry, and has it until the
+    /// answer is dropped. A deadline for looking begins after this.
+    pub async fn turn(&self) -> Option<SemaphorePermit<'_>> {
+        self.looks.acquire().await.ok()
     }
 
     /// Reads what the units are and do, in the order of `units`. A unit that does not exist has a
