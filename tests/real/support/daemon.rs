@@ -653,6 +653,8 @@ impl Standby {
         let text = fs::read_to_string(path).unwrap();
         self.units[1]
             .rewrite(&text.replace(&format!("{}.env", self.group), &format!("{name}.env")));
+        // understudy keeps the unit loaded, and with it what the file said before.
+        Container::shared().run(&["systemctl", "daemon-reload"]);
         self.run(&["setup", "--user", "postgres"]).assert_code(0);
     }
 
