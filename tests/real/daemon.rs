@@ -9,12 +9,14 @@ mod alerts;
 mod crash;
 mod faults;
 mod manners;
+mod page;
 mod quiet;
 mod recorded;
 mod refusals;
 #[cfg(feature = "crash-points")]
 mod standstill;
 mod takeover;
+mod web;
 
 use std::time::Duration;
 
