@@ -26,4 +26,4 @@ use crate::support::daemon::TIMEOUT;
 const LONG: Duration = Duration::from_secs(3 * TIMEOUT.as_secs() + 1);
 
 /// A window, and what may come on top of it: the phase of the reads, a check, the acquisition.
-const WINDOW: Duration = Duration::from_secs(TIMEOUT.as_secs() + 2);
+pub const WINDOW: Duration = Duration::from_secs(TIMEOUT.as_secs() + 2);

@@ -8,6 +8,7 @@
 )]
 
 mod alerts;
+mod beat;
 mod config;
 mod daemon;
 mod hook;
