@@ -623,7 +623,7 @@ impl Supervisor {
         }
         let (mut systemd, metrics) = (self.systemd.clone(), self.metrics.clone());
         tokio::spawn(async move {
-            match systemd.restarts_of_this_process().await {
+            match systemd.restarts_of(std::process::id()).await {
                 Ok(restarts) => metrics.set_service_restarts(restarts),
                 Err(error) => tracing::debug!("restarts are not known: {}", chain(&error)),
             }

@@ -138,11 +138,13 @@ metrics! {
     VERDICT, "verdict", Gauge, None, ["group", "verdict"],
         "1 for what is known of the heartbeats (fresh, stale or unknown), 0 for the others";
     HEARTBEAT_AGE, "heartbeat_age", Gauge, SECONDS, ["group", "bot"],
-        "For how long this node has seen the heartbeat unchanged, by its own clock; absent while unknown";
+        "For how long this node has seen the heartbeat unchanged, by its own clock; absent while \
+         unknown";
     HEARTBEAT_STALE_IN, "heartbeat_stale_in", Gauge, SECONDS, ["group", "bot"],
         "Time until the heartbeat is stale if it does not change; 0 if it is; absent while unknown";
     HEARTBEAT_DATABASE_AGE, "heartbeat_database_age", Gauge, SECONDS, ["group", "bot"],
-        "Age of the heartbeat by the clock of the database; negative if in the future. Decides nothing";
+        "Age of the heartbeat by the clock of the database; negative if in the future. Decides \
+         nothing";
     WINDOW, "window", Gauge, SECONDS, ["group"],
         "How long a heartbeat must stay unchanged to be stale (timeout)";
     WINDOW_RESTARTS, "window_restarts", Counter, None, ["group"],
@@ -150,9 +152,11 @@ metrics! {
     READ_AGE, "read_age", Gauge, SECONDS, ["group"],
         "Age of the last good read of the store; absent before the first";
     READY, "ready", Gauge, None, ["group"],
-        "1 if this node could take over when last checked, else 0; absent where it has the group or was not checked";
+        "1 if this node could take over when last checked, else 0; absent where it has the group \
+         or was not checked";
     BLOCKED, "blocked", Gauge, None, ["group"],
-        "1 while something keeps this node from taking over if the heartbeats fell silent now: hold, latch, cooldown, stopped on purpose, alerts only";
+        "1 while something keeps this node from taking over if the heartbeats fell silent now: \
+         hold, latch, cooldown, stopped on purpose, alerts only";
     HELD, "held", Gauge, None, ["group"],
         "1 while a person ordered not to act";
     HOLD_LEFT, "hold_left", Gauge, SECONDS, ["group"],
@@ -164,9 +168,11 @@ metrics! {
     LEASE_EPOCH, "lease_epoch", Gauge, None, ["group"],
         "Fencing number of the lease, as last read";
     LEASE_AGE, "lease_age", Gauge, SECONDS, ["group"],
-        "Time since the present epoch began, by the history; absent if it is not in the last entries";
+        "Time since the present epoch began, by the history; absent if it is not in the last \
+         entries";
     LAST_FAILOVER, "last_failover_timestamp", Gauge, SECONDS, ["group"],
-        "When a takeover of the group was last completed, as Unix time; absent if it is not in the last entries of the history";
+        "When a takeover of the group was last completed, as Unix time; absent if it is not in \
+         the last entries of the history";
     REDIS_LAG, "redis_lag", Gauge, BYTES, ["group"],
         "What the replica on this node lacks; absent where it is not known";
     REDIS_LINK_UP, "redis_link_up", Gauge, None, ["group"],
@@ -176,7 +182,8 @@ metrics! {
     REDIS_KEYS, "redis_keys", Gauge, None, ["group"],
         "Keys of Redis on this node";
     FAILOVERS, "failovers", Counter, None, ["group", "result"],
-        "Takeovers by this process: begun, completed, degraded (stuck, a person was called), refused (no lease), superseded (the group went elsewhere)";
+        "Takeovers by this process: begun, completed, degraded (stuck, a person was called), \
+         refused (no lease), superseded (the group went elsewhere)";
     FAILOVER_SECONDS, "failover_duration", Histogram, SECONDS, ["group"],
         "From the lease to the heartbeats of the new primary";
     STEP_DURATION, "step_duration", Histogram, SECONDS, ["group", "step"],
@@ -184,19 +191,22 @@ metrics! {
     STEP_FAILURES, "step_failures", Counter, None, ["group", "step"],
         "Attempts of steps that failed";
     SPLIT_BRAIN, "split_brain_signs", Counter, None, ["group", "sign"],
-        "Signs that two copies may act: contested (this node holds the lease, somebody else runs the bots), stop_failed (units here outlive the tenure)";
+        "Signs that two copies may act: contested (this node holds the lease, somebody else runs \
+         the bots), stop_failed (units here outlive the tenure)";
     STORE_READ, "store_read", Histogram, SECONDS, [],
         "How long good reads of the store took";
     STORE_ERRORS, "store_errors", Counter, None, ["kind"],
         "Reads of the store that failed: unreachable, not_writable, misconfigured, refused";
     ALERTS, "alerts", Counter, None, ["channel", "result"],
-        "What became of attempts to deliver alerts: delivered, failed (tried again), refused (put aside), dropped (queue full)";
+        "What became of attempts to deliver alerts: delivered, failed (tried again), refused \
+         (put aside), dropped (queue full)";
     ALERTS_UNDELIVERED, "alerts_undelivered", Gauge, None, [],
         "Alerts that are not delivered yet, refused ones included";
     WATCHDOG, "watchdog_notifications", Counter, None, [],
         "How often the watchdog of systemd was fed";
     SERVICE_RESTARTS, "service_restarts", Gauge, None, [],
-        "How often systemd restarted the service by itself since it was last started by hand; absent outside of systemd";
+        "How often systemd restarted the service by itself since it was last started by hand; \
+         absent outside of systemd";
     LOOP_AGE, "loop_age", Gauge, SECONDS, [],
         "Time since the deciding loop last turned; it turns at least every second";
     CONFIGURATION_REFUSED, "configuration_refused", Gauge, None, [],

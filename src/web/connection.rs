@@ -197,3 +197,103 @@ where
         tracing::debug!(%error, "a client of the HTTP listener");
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+
+    use super::*;
+    use crate::telemetry::Metrics;
+    use crate::web::Web;
+
+    /// What a client gets that sends these bytes, and then waits for so long.
+    fn answer(bytes: &[u8], token: bool, patience: Duration) -> String {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let (web, _reports) = Web::new(Metrics::default());
+        let site = Arc::new(web.site_for_tests(token));
+        runtime.block_on(async move {
+            let (mut client, server) = tokio::io::duplex(64 * 1024);
+            let served = tokio::spawn(talk(server, site, true));
+            client.write_all(bytes).await.unwrap();
+            let mut said = Vec::new();
+            // Half a request is waited for, and a stream of events has no end.
+            while let Ok(Ok(1..)) = timeout(patience, client.read_buf(&mut said)).await {}
+            served.abort();
+            let ended = served.await;
+            assert!(!ended.is_err_and(|error| error.is_panic()), "it panicked");
+            String::from_utf8_lossy(&said).into_owned()
+        })
+    }
+
+    fn is_in_order(said: &str) -> bool {
+        said.is_empty() || said.starts_with("HTTP/1.1 ") || said.starts_with("HTTP/1.0 ")
+    }
+
+    /// Longer than any answer takes that is not made to wait.
+    const BRIEFLY: Duration = Duration::from_millis(30);
+
+    /// Longer than that of a stranger.
+    const LONG: Duration = Duration::from_secs(10);
+
+    /// Pieces that requests are made of, good ones and others.
+    const PIECES: [&str; 28] = [
+        "GET ",
+        "HEAD ",
+        "POST ",
+        "/",
+        "/metrics",
+        "/health/ready",
+        "/api/v1/status",
+        "/api/v1/history/",
+        "/api/v1/events",
+        "?group=",
+        "limit=",
+        "&",
+        "%00",
+        "..",
+        "//",
+        "\u{e9}",
+        " HTTP/1.1\r\n",
+        " HTTP/1.0\r\n",
+        "Host: localhost\r\n",
+        "Host: [::1\r\n",
+        "Host: a b\r\n",
+        "Authorization: Basic ",
+        "Authorization: Bearer ",
+        "e3g6eX0=",
+        "Transfer-Encoding: chunked\r\n",
+        "Content-Length: 18446744073709551616\r\n",
+        "\r\n",
+        "\0",
+    ];
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(200))]
+
+        #[test]
+        fn no_request_breaks_it(
+            pieces in prop::collection::vec(prop::sample::select(&PIECES[..]), 0..14),
+            token in any::<bool>(),
+        ) {
+            let request = pieces.concat();
+            let said = answer(request.as_bytes(), token, BRIEFLY);
+            prop_assert!(is_in_order(&said), "{request:?}: {said}");
+        }
+
+        #[test]
+        fn no_bytes_break_it(bytes in prop::collection::vec(any::<u8>(), 0..400)) {
+            let said = answer(&bytes, false, BRIEFLY);
+            prop_assert!(is_in_order(&said), "{said}");
+        }
+    }
+
+    #[test]
+    fn a_good_request_among_them_is_answered() {
+        let request = b"GET /health/live HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
+        assert!(answer(request, true, LONG).starts_with("HTTP/1.1 200"));
+        let request = b"GET /metrics HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
+        assert!(answer(request, true, LONG).starts_with("HTTP/1.1 401"));
+        assert!(answer(request, false, LONG).ends_with("# EOF\n"));
+    }
+}

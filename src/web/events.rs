@@ -28,8 +28,18 @@ const LEAST_PAUSE: Duration = Duration::from_millis(250);
 /// A sign of life when nothing changes, so that both ends notice when the other is gone.
 const LIFE_EVERY: Duration = Duration::from_secs(15);
 
-/// How old the history of a page may be right after something happened to a group.
+/// How old the history of a page may be while something happens to a group, and for a while after:
+/// it is written a little later than it happens.
 const NEWS_AGE_MAX: Duration = Duration::from_secs(1);
+
+/// How often the history is looked at meanwhile, if nothing else happens.
+const NEWS_EVERY: Duration = Duration::from_secs(2);
+
+/// That while.
+const NEWS_FOR: Duration = Duration::from_secs(10);
+
+/// How old the history of a page may be otherwise.
+const OLD_AGE_MAX: Duration = Duration::from_secs(60);
 
 /// What two views of the same heartbeat may differ by, as each is rounded.
 const BEAT_ROUNDING_MS: u64 = 20;
@@ -42,6 +52,8 @@ struct Follower {
     group: Option<String>,
     /// What was sent last, and how it was then.
     last: Option<(BootTime, Status)>,
+    /// Until when the history may still have news.
+    news_until: BootTime,
 }
 
 /// Follows the daemon, for as long as the client listens.
@@ -50,7 +62,14 @@ pub(super) fn stream(site: Arc<Site>, wanted: Option<&str>, group: Option<&str>)
     let mut views = site.views();
     // The first event comes at once.
     views.mark_changed();
-    let follower = Follower { site, views, as_page: wanted == Some("html"), group, last: None };
+    let follower = Follower {
+        site,
+        views,
+        as_page: wanted == Some("html"),
+        group,
+        last: None,
+        news_until: BootTime::ZERO,
+    };
     let events = stream::unfold(follower, |mut follower| async {
         let event = follower.next().await?;
         Some((Ok::<_, Infallible>(Frame::data(Bytes::from(event))), follower))
@@ -62,6 +81,11 @@ pub(super) fn stream(site: Arc<Site>, wanted: Option<&str>, group: Option<&str>)
 
 impl Follower {
     async fn next(&mut self) -> Option<String> {
+        if self.last.is_some() {
+            sleep(LEAST_PAUSE).await;
+        }
+        let hopeful = self.as_page && BootTime::now() < self.news_until;
+        let patience = if hopeful { NEWS_EVERY } else { LIFE_EVERY };
         let wait = async {
             loop {
                 self.views.changed().await.ok()?;
@@ -73,13 +97,13 @@ impl Follower {
                 }
             }
         };
-        let (now, status) = match timeout(LIFE_EVERY, wait).await {
-            Ok(status) => status?,
+        let (now, status) = match timeout(patience, wait).await {
+            Ok(news) => news?,
+            Err(_) if hopeful => (BootTime::now(), self.site.status()?),
             Err(_) => return Some(event("life", "")),
         };
-        let event = if self.as_page { self.page(&status).await } else { json(&status) };
+        let event = if self.as_page { self.page(now, &status).await } else { json(&status) };
         self.last = Some((now, status));
-        sleep(LEAST_PAUSE).await;
         Some(event)
     }
 
@@ -90,7 +114,7 @@ impl Follower {
             || timeless(last.clone()) != timeless(status.clone())
     }
 
-    async fn page(&self, status: &Status) -> String {
+    async fn page(&mut self, now: BootTime, status: &Status) -> String {
         let happened = self.last.as_ref().is_none_or(|(_, last)| {
             let story = |status: &Status| {
                 let groups = status.groups.iter();
@@ -100,7 +124,10 @@ impl Follower {
             };
             story(last) != story(status)
         });
-        let max_age = if happened { NEWS_AGE_MAX } else { page::HISTORY_AGE_MAX };
+        if happened {
+            self.news_until = now + NEWS_FOR;
+        }
+        let max_age = if now < self.news_until { NEWS_AGE_MAX } else { OLD_AGE_MAX };
         let seen = self.site.history.recent(max_age).await;
         event("page", &page::inside(status, self.site.settings(), &seen, self.group.as_deref()))
     }

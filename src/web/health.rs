@@ -125,4 +125,45 @@ mod tests {
     fn a_daemon_that_has_not_said_anything_yet_has_not_started() {
         assert!(!startup(None).is_ok());
     }
+
+    /// A group of which some things are different from one that is ready.
+    fn group(changes: &serde_json::Value) -> Group {
+        let mut group = serde_json::json!({
+            "name": "trading", "state": "standby", "summary": "so it is", "verdict": "fresh",
+            "bots": [], "latched": false, "not_ready_because": [], "units": [],
+        });
+        for (key, value) in changes.as_object().unwrap() {
+            group[key] = value.clone();
+        }
+        serde_json::from_value(group).unwrap()
+    }
+
+    #[test]
+    fn ready_is_who_would_do_what_it_is_configured_to() {
+        use serde_json::json;
+        for (changes, automatic, reasons) in [
+            (json!({}), true, &[][..]),
+            (json!({ "verdict": "stale" }), true, &[]),
+            (json!({ "not_ready_because": null }), true, &["this node was not checked yet"]),
+            (json!({ "not_ready_because": ["redis: lags"] }), true, &["redis: lags"]),
+            (json!({ "blocked_because": "held by ann" }), true, &["held by ann"]),
+            // It alerts, as it is configured to, whatever keeps it from taking over.
+            (json!({ "blocked_because": "it only alerts" }), false, &[]),
+            (
+                json!({ "verdict": "unknown", "unknown_because": "no store" }),
+                true,
+                &["the heartbeats cannot be judged: no store"],
+            ),
+            (json!({ "state": "active", "not_ready_because": null }), true, &[]),
+            (
+                json!({ "state": "active", "verdict": "stale" }),
+                true,
+                &["this node has the group, and it is silent"],
+            ),
+            (json!({ "state": "promoting" }), true, &["promoting: so it is"]),
+            (json!({ "state": "degraded" }), true, &["degraded: so it is"]),
+        ] {
+            assert_eq!(not_ready(&group(&changes), automatic), reasons, "{changes}");
+        }
+    }
 }

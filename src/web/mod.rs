@@ -259,6 +259,35 @@ async fn serve(mut plans: watch::Receiver<Arc<Settings>>, shared: Shared) {
 }
 
 #[cfg(test)]
+impl Web {
+    /// A site as this one would serve it, with a store that nobody answers at.
+    fn site_for_tests(&self, token: bool) -> Site {
+        let mut settings = settings_for_tests();
+        if token {
+            settings.http.token = Some(crate::config::secret::Secret::new("t".to_owned()));
+        }
+        self.shared.pulse.beat(BootTime::now());
+        Site::new(Arc::new(settings), self.shared.clone())
+    }
+}
+
+/// The least settings.
+#[cfg(test)]
+fn settings_for_tests() -> Settings {
+    use crate::config::load::{MINIMAL, Surroundings};
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("understudy.toml");
+    std::fs::write(&path, MINIMAL.replace("db.example.net:5432", "127.0.0.1:1")).unwrap();
+    let around = Surroundings {
+        host_name: "bravo".to_owned(),
+        credentials: None,
+        credentials_at_rest: "/nowhere".into(),
+        variable: |_| None,
+    };
+    Settings::load_in(&path, &around).unwrap()
+}
+
+#[cfg(test)]
 mod tests {
     use super::*;
 

@@ -18,8 +18,8 @@ use crate::config::settings::Settings;
 use crate::control::protocol::{Bot, Group, Status, Takeover};
 use crate::engine::liveness::seconds;
 
-/// How old the history may be while nothing happens.
-pub const HISTORY_AGE_MAX: Duration = Duration::from_secs(60);
+/// How old the history may be when the page is loaded.
+pub const HISTORY_AGE_MAX: Duration = Duration::from_secs(2);
 
 /// Groups that are shown; those that need a person come first. A thousand cards help nobody.
 const GROUPS_MAX: usize = 50;
@@ -389,20 +389,7 @@ mod tests {
 
     use super::*;
     use crate::adapters::postgres::operator::Record;
-    use crate::config::load::{MINIMAL, Surroundings};
-
-    fn settings() -> Settings {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("understudy.toml");
-        std::fs::write(&path, MINIMAL).unwrap();
-        let around = Surroundings {
-            host_name: "bravo".to_owned(),
-            credentials: None,
-            credentials_at_rest: "/nowhere".into(),
-            variable: |_| None,
-        };
-        Settings::load_in(&path, &around).unwrap()
-    }
+    use crate::web::settings_for_tests as settings;
 
     /// A status in which everything is there that can be.
     fn full() -> Value {

@@ -41,19 +41,26 @@
     const since = new Date(Date.now() - (performance.now() - heardAt)).toLocaleTimeString();
     say("off", "No connection; this is how it was at " + since + ".");
   };
+  const parts = (root) => [...root.querySelectorAll("header, .banner, .card, #history")];
+  // As the server wrote them; what is on the screen has counted on since.
+  let shown = parts(inside).map((part) => part.outerHTML);
   const show = (markup) => {
-    // Only parts that differ are exchanged, so that a selection or a reader stays where it is.
+    // Only parts that differ are exchanged, so that a selection or a reader stays where it is, and
+    // an alert is read out once.
     const next = new DOMParser().parseFromString("<div>" + markup + "</div>", "text/html");
-    const parts = (root) => [...root.querySelectorAll("header, .banner, .card, #history")];
     const before = parts(inside);
     const after = parts(next.body);
+    const markups = after.map((part) => part.outerHTML);
     const same = before.length === after.length &&
       before.every((part, i) => part.tagName === after[i].tagName && part.id === after[i].id);
     if (same) {
-      before.forEach((part, i) => part.replaceWith(document.adoptNode(after[i])));
+      before.forEach((part, i) => {
+        if (markups[i] !== shown[i]) part.replaceWith(document.adoptNode(after[i]));
+      });
     } else {
       inside.replaceChildren(...next.body.firstChild.childNodes);
     }
+    shown = markups;
     const title = inside.querySelector("h1").lastChild.textContent.trim();
     document.title = title + document.title.replace(/^.*?( · )/, "$1");
     shownAt = performance.now();

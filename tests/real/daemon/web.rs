@@ -6,14 +6,15 @@ use std::io::{Read as _, Write as _};
 use std::net::TcpListener;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
+use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::thread;
-use std::time::Duration;
 
 use nix::sys::signal::Signal;
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, ServerName};
 use serde_json::{Value, json};
+use tempfile::TempDir;
 use understudy::telemetry::metrics::{self, Kind, Metric};
 use understudy::time::BootTime;
 use understudy::web::OPENAPI;
@@ -88,7 +89,10 @@ fn the_metrics_are_those_of_the_table_with_a_failover_in_them() {
     until("the failover to be in the metrics, and its alerts delivered", || {
         let answer = get(port, "/metrics");
         let delivered = "understudy_alerts_total{channel=\"pager\",result=\"delivered\"}";
+        // Redis is looked at when the takeover is over.
+        let master = "understudy_redis_master{group=\"trading\"}";
         answer.sample(delivered) >= Some(3.0)
+            && answer.sample(master) == Some(1.0)
             && answer.sample("understudy_lease_epoch{group=\"trading\"}") == Some(1.0)
             && answer.sample("understudy_primary{group=\"trading\"}") == Some(1.0)
     });
@@ -147,6 +151,78 @@ fn every_metric_has_a_kind_that_the_exposition_knows() {
         };
         assert_eq!(metric.samples()[0], format!("{}{ending}", metric.family()));
     }
+}
+
+/// A Prometheus that scrapes it, as it is in Debian.
+struct Prometheus {
+    process: Child,
+    port: u16,
+    _dir: TempDir,
+}
+
+impl Prometheus {
+    fn scraping(target: u16) -> Self {
+        let (dir, port) = (TempDir::new().unwrap(), free_port());
+        let rules = fs::canonicalize("packaging/prometheus/understudy.rules.yml").unwrap();
+        let config = format!(
+            "global: {{ scrape_interval: 1s, evaluation_interval: 1s }}\n\
+             rule_files: [\"{}\"]\n\
+             scrape_configs:\n- job_name: understudy\n  static_configs:\n\
+             \x20   - targets: [\"127.0.0.1:{target}\"]\n",
+            rules.display()
+        );
+        let file = dir.path().join("prometheus.yml");
+        fs::write(&file, config).unwrap();
+        let process = Command::new("prometheus")
+            .arg(format!("--config.file={}", file.display()))
+            .arg(format!("--storage.tsdb.path={}", dir.path().join("data").display()))
+            .arg(format!("--web.listen-address=127.0.0.1:{port}"))
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("prometheus is installed");
+        Self { process, port, _dir: dir }
+    }
+
+    /// The values of a query; nothing while it cannot be asked.
+    fn ask(&self, query: &str) -> Vec<String> {
+        let path = format!("/api/v1/query?query={query}");
+        let Ok(answer) = try_get(self.port, &path, &[]) else { return Vec::new() };
+        let text = &answer.body[answer.body.find('{').unwrap_or(0)..];
+        // It may come in chunks, with their sizes between lines.
+        let text = text.trim_end_matches(|char| char != '}');
+        let Ok(answer) = serde_json::from_str::<Value>(text) else { return Vec::new() };
+        let results = answer["data"]["result"].as_array().cloned().unwrap_or_default();
+        results.iter().filter_map(|one| Some(one["value"][1].as_str()?.to_owned())).collect()
+    }
+}
+
+impl Drop for Prometheus {
+    fn drop(&mut self) {
+        let _ended = self.process.kill();
+        let _reaped = self.process.wait();
+    }
+}
+
+#[test]
+fn prometheus_itself_understands_them() {
+    let scene = Scene::new();
+    let (standby, port) = watching(&scene);
+    let prometheus = Prometheus::scraping(port);
+    until("a scrape", || prometheus.ask("up") == ["1"]);
+    // Every family that has a sample, with its unit and its kind, in the strict parser.
+    until("a sample", || prometheus.ask("understudy_build_info") == ["1"]);
+    assert_eq!(prometheus.ask("understudy_window_seconds"), ["3"]);
+    scene.silence(&standby);
+    standby.wait_until_active();
+    until("a failover", || prometheus.ask("understudy_primary") == ["1"]);
+    let steps = "sum(understudy_step_duration_seconds_count)";
+    until("its steps", || prometheus.ask(steps) == ["6"]);
+    // The rules notice it, too.
+    until("a rule", || {
+        let firing = "count(ALERTS%7Balertname=%22UnderstudyFailedOver%22%7D)";
+        prometheus.ask(firing) == ["1"]
+    });
 }
 
 // ---- health ----
@@ -407,6 +483,7 @@ fn a_port_that_is_taken_keeps_nothing_from_failing_over() {
     let status = standby.try_status().unwrap();
     assert_eq!(status.http[0].fault.as_deref(), Some("another program listens there"));
     standby.run(&["status"]).assert_says("are not served at");
+    standby.run(&["check"]).assert_says(&format!("status page and metrics at 127.0.0.1:{port}"));
     scene.silence(&standby);
     standby.wait_until_active();
     scene.assert_taken_over(&standby, 1);
@@ -459,6 +536,9 @@ fn a_new_certificate_is_read_by_a_reload_and_a_bad_one_is_not_used() {
     assert_eq!(encrypted(port, &first.ca).unwrap().code, 200);
     assert!(encrypted(port, &second.ca).is_none(), "signed by another authority");
     assert!(try_get(port, "/health/live", &[]).is_err(), "answered in the clear");
+    standby.configure("http.listen", vec![format!("0.0.0.0:{port}")]);
+    standby.write_config();
+    standby.run(&["check"]).assert_code(1).assert_says("everybody who can connect may look");
     install(&second);
     reload(&standby);
     until("the new certificate", || encrypted(port, &second.ca).is_some());
@@ -556,7 +636,7 @@ fn bad_clients_exhaust_nothing_and_delay_no_failover() {
         .collect();
     standby.wait_for("the takeover to begin", |group| group.epoch == Some(1));
     let took = BootTime::now().since(died);
-    assert!(took < WINDOW + Duration::from_secs(3), "{took:?}");
+    assert!(took < WINDOW * 2, "{took:?}");
     standby.wait_until_active();
     let answered: u32 = flood.into_iter().map(|thread| thread.join().unwrap()).sum();
     assert!(answered > 9_000, "{answered} of 10000 were answered");
