@@ -655,6 +655,8 @@ impl Standby {
         let text = fs::read_to_string(path).unwrap();
         self.units[1]
             .rewrite(&text.replace(&format!("{}.env", self.group), &format!("{name}.env")));
+        // Whoever asked for the unit before has had it loaded.
+        Container::shared().run(&["systemctl", "daemon-reload"]);
         self.run(&["setup", "--user", "postgres"]).assert_code(0);
     }
 
