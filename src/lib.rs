@@ -2,8 +2,8 @@
 //!
 //! See `ARCHITECTURE.md` for the map. In reading order: [`time`] reads the clock, [`engine`]
 //! decides and does nothing else, [`config`] says what it was told, [`adapters`] talk to the world,
-//! [`telemetry`] to people, [`control`] to the command line, [`runtime`] ties them together and
-//! [`cli`] is the front door.
+//! [`telemetry`] to people, [`control`] to the command line, [`web`] to browsers and scrapers,
+//! [`runtime`] ties them together and [`cli`] is the front door.
 
 pub mod adapters;
 pub mod cli;
@@ -14,3 +14,4 @@ pub mod error;
 pub mod runtime;
 pub mod telemetry;
 pub mod time;
+pub mod web;

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 /// Which parts of the crate each part may use; the longest matching prefix counts. No arrow goes
 /// up.
-const LAYERS: [(&str, &[&str]); 9] = [
+const LAYERS: [(&str, &[&str]); 10] = [
     ("src/time.rs", &[]),
     ("src/error.rs", &[]),
     ("src/engine/", &["engine", "time"]),
@@ -16,15 +16,27 @@ const LAYERS: [(&str, &[&str]); 9] = [
     ("src/adapters/", &["adapters", "config", "engine", "error", "time"]),
     ("src/control/", &["control", "config", "engine", "error", "time"]),
     ("src/telemetry/", &["telemetry", "config", "engine", "error", "time"]),
+    ("src/web/", &["web", "adapters", "control", "telemetry", "config", "engine", "error", "time"]),
     (
         "src/runtime/",
-        &["runtime", "adapters", "control", "telemetry", "config", "engine", "error", "time"],
+        &[
+            "runtime",
+            "web",
+            "adapters",
+            "control",
+            "telemetry",
+            "config",
+            "engine",
+            "error",
+            "time",
+        ],
     ),
     (
         "src/cli/",
         &[
             "cli",
             "runtime",
+            "web",
             "adapters",
             "control",
             "telemetry",

@@ -32,7 +32,10 @@ complete -c understudy -n "__fish_understudy_needs_command" -f -a "run" -d 'Run 
 complete -c understudy -n "__fish_understudy_needs_command" -f -a "setup" -d 'Make or upgrade understudy\'s schema in the database, and its rows for the configured groups'
 complete -c understudy -n "__fish_understudy_needs_command" -f -a "check" -d 'Find out whether a failover would work: configuration, database, heartbeats, Redis, units'
 complete -c understudy -n "__fish_understudy_needs_command" -f -a "status" -d 'Show who has each group, the heartbeats and what would happen next'
+complete -c understudy -n "__fish_understudy_needs_command" -f -a "explain" -d 'Say why a group would be taken over now, or why not: the daemon\'s own decision, in words'
+complete -c understudy -n "__fish_understudy_needs_command" -f -a "replay" -d 'Make the recorded decisions of this node once more, and see that they come out the same'
 complete -c understudy -n "__fish_understudy_needs_command" -f -a "failover" -d 'Take a group over now, because its primary is known to be dead'
+complete -c understudy -n "__fish_understudy_needs_command" -f -a "beat" -d 'Write the heartbeat of an application that has none of its own'
 complete -c understudy -n "__fish_understudy_needs_command" -f -a "failback" -d 'Say that the primary\'s node has a group again, after its bots were stopped here'
 complete -c understudy -n "__fish_understudy_needs_command" -f -a "hold" -d 'Say that no understudy may take a group over, for a while or until released'
 complete -c understudy -n "__fish_understudy_needs_command" -f -a "release" -d 'End a hold'
@@ -56,6 +59,16 @@ complete -c understudy -n "__fish_understudy_using_subcommand check" -s h -l hel
 complete -c understudy -n "__fish_understudy_using_subcommand status" -l config -d 'Configuration file; `FILE.d/*.toml` beside it are read too' -r -F
 complete -c understudy -n "__fish_understudy_using_subcommand status" -l json -d 'Print JSON, for programs'
 complete -c understudy -n "__fish_understudy_using_subcommand status" -s h -l help -d 'Print help'
+complete -c understudy -n "__fish_understudy_using_subcommand explain" -l recorded -d 'By a recording of the daemon instead of what it knows now' -r -F
+complete -c understudy -n "__fish_understudy_using_subcommand explain" -l at -d 'At this time of the recording, such as 2026-11-24T08:12:00Z; otherwise at its end' -r
+complete -c understudy -n "__fish_understudy_using_subcommand explain" -l config -d 'Configuration file; `FILE.d/*.toml` beside it are read too' -r -F
+complete -c understudy -n "__fish_understudy_using_subcommand explain" -l json -d 'Print JSON, for programs'
+complete -c understudy -n "__fish_understudy_using_subcommand explain" -s h -l help -d 'Print help'
+complete -c understudy -n "__fish_understudy_using_subcommand replay" -l group -d 'Only this group' -r
+complete -c understudy -n "__fish_understudy_using_subcommand replay" -l config -d 'Configuration file; `FILE.d/*.toml` beside it are read too' -r -F
+complete -c understudy -n "__fish_understudy_using_subcommand replay" -l all -d 'Also what led to nothing, such as each read of the database'
+complete -c understudy -n "__fish_understudy_using_subcommand replay" -l json -d 'Print JSON, for programs'
+complete -c understudy -n "__fish_understudy_using_subcommand replay" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c understudy -n "__fish_understudy_using_subcommand failover" -l reason -d 'Why, for the history' -r
 complete -c understudy -n "__fish_understudy_using_subcommand failover" -l config -d 'Configuration file; `FILE.d/*.toml` beside it are read too' -r -F
 complete -c understudy -n "__fish_understudy_using_subcommand failover" -l force -d 'Although the heartbeats move, or a bot was stopped on purpose. Two copies may run'
@@ -63,6 +76,16 @@ complete -c understudy -n "__fish_understudy_using_subcommand failover" -l yes -
 complete -c understudy -n "__fish_understudy_using_subcommand failover" -l dry-run -d 'Say what would happen, and do nothing'
 complete -c understudy -n "__fish_understudy_using_subcommand failover" -l json -d 'Print JSON, for programs'
 complete -c understudy -n "__fish_understudy_using_subcommand failover" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c understudy -n "__fish_understudy_using_subcommand beat" -l bot -d 'Whose heartbeat; one of the bots of a group' -r
+complete -c understudy -n "__fish_understudy_using_subcommand beat" -l every -d 'Go on, with so much time between two heartbeats' -r
+complete -c understudy -n "__fish_understudy_using_subcommand beat" -l set -d 'Write another column of the row, too; without "=" it becomes NULL. May be repeated. The status stays as it is unless it is among them' -r
+complete -c understudy -n "__fish_understudy_using_subcommand beat" -l user -d 'Log in as this role instead of the daemon\'s; it must be allowed to write the table' -r
+complete -c understudy -n "__fish_understudy_using_subcommand beat" -l password-file -d 'File with that role\'s password' -r -F
+complete -c understudy -n "__fish_understudy_using_subcommand beat" -l check-timeout -d 'How long the check may take' -r
+complete -c understudy -n "__fish_understudy_using_subcommand beat" -l check -d 'Beat only if this program leaves with status 0. Everything after it is its arguments. No shell is involved; its environment is PATH and UNDERSTUDY_BOT' -r
+complete -c understudy -n "__fish_understudy_using_subcommand beat" -l config -d 'Configuration file; `FILE.d/*.toml` beside it are read too' -r -F
+complete -c understudy -n "__fish_understudy_using_subcommand beat" -l json -d 'Print JSON, for programs'
+complete -c understudy -n "__fish_understudy_using_subcommand beat" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c understudy -n "__fish_understudy_using_subcommand failback" -l config -d 'Configuration file; `FILE.d/*.toml` beside it are read too' -r -F
 complete -c understudy -n "__fish_understudy_using_subcommand failback" -l force -d 'Do not ask systemd whether the units are stopped here'
 complete -c understudy -n "__fish_understudy_using_subcommand failback" -l json -d 'Print JSON, for programs'
@@ -89,15 +112,18 @@ complete -c understudy -n "__fish_understudy_using_subcommand history" -l limit 
 complete -c understudy -n "__fish_understudy_using_subcommand history" -l config -d 'Configuration file; `FILE.d/*.toml` beside it are read too' -r -F
 complete -c understudy -n "__fish_understudy_using_subcommand history" -l json -d 'Print JSON, for programs'
 complete -c understudy -n "__fish_understudy_using_subcommand history" -s h -l help -d 'Print help'
-complete -c understudy -n "__fish_understudy_using_subcommand help; and not __fish_seen_subcommand_from run setup check status failover failback hold release ack permit history help" -f -a "run" -d 'Run the daemon. systemd does this; see `systemctl status understudy`'
-complete -c understudy -n "__fish_understudy_using_subcommand help; and not __fish_seen_subcommand_from run setup check status failover failback hold release ack permit history help" -f -a "setup" -d 'Make or upgrade understudy\'s schema in the database, and its rows for the configured groups'
-complete -c understudy -n "__fish_understudy_using_subcommand help; and not __fish_seen_subcommand_from run setup check status failover failback hold release ack permit history help" -f -a "check" -d 'Find out whether a failover would work: configuration, database, heartbeats, Redis, units'
-complete -c understudy -n "__fish_understudy_using_subcommand help; and not __fish_seen_subcommand_from run setup check status failover failback hold release ack permit history help" -f -a "status" -d 'Show who has each group, the heartbeats and what would happen next'
-complete -c understudy -n "__fish_understudy_using_subcommand help; and not __fish_seen_subcommand_from run setup check status failover failback hold release ack permit history help" -f -a "failover" -d 'Take a group over now, because its primary is known to be dead'
-complete -c understudy -n "__fish_understudy_using_subcommand help; and not __fish_seen_subcommand_from run setup check status failover failback hold release ack permit history help" -f -a "failback" -d 'Say that the primary\'s node has a group again, after its bots were stopped here'
-complete -c understudy -n "__fish_understudy_using_subcommand help; and not __fish_seen_subcommand_from run setup check status failover failback hold release ack permit history help" -f -a "hold" -d 'Say that no understudy may take a group over, for a while or until released'
-complete -c understudy -n "__fish_understudy_using_subcommand help; and not __fish_seen_subcommand_from run setup check status failover failback hold release ack permit history help" -f -a "release" -d 'End a hold'
-complete -c understudy -n "__fish_understudy_using_subcommand help; and not __fish_seen_subcommand_from run setup check status failover failback hold release ack permit history help" -f -a "ack" -d 'Say that you have looked at the last failovers: clears the latch that many of them set'
-complete -c understudy -n "__fish_understudy_using_subcommand help; and not __fish_seen_subcommand_from run setup check status failover failback hold release ack permit history help" -f -a "permit" -d 'Let the daemon\'s user manage the configured units, by a rule for polkit'
-complete -c understudy -n "__fish_understudy_using_subcommand help; and not __fish_seen_subcommand_from run setup check status failover failback hold release ack permit history help" -f -a "history" -d 'Show what happened: failovers with their timeline, holds, orders'
-complete -c understudy -n "__fish_understudy_using_subcommand help; and not __fish_seen_subcommand_from run setup check status failover failback hold release ack permit history help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
+complete -c understudy -n "__fish_understudy_using_subcommand help; and not __fish_seen_subcommand_from run setup check status explain replay failover beat failback hold release ack permit history help" -f -a "run" -d 'Run the daemon. systemd does this; see `systemctl status understudy`'
+complete -c understudy -n "__fish_understudy_using_subcommand help; and not __fish_seen_subcommand_from run setup check status explain replay failover beat failback hold release ack permit history help" -f -a "setup" -d 'Make or upgrade understudy\'s schema in the database, and its rows for the configured groups'
+complete -c understudy -n "__fish_understudy_using_subcommand help; and not __fish_seen_subcommand_from run setup check status explain replay failover beat failback hold release ack permit history help" -f -a "check" -d 'Find out whether a failover would work: configuration, database, heartbeats, Redis, units'
+complete -c understudy -n "__fish_understudy_using_subcommand help; and not __fish_seen_subcommand_from run setup check status explain replay failover beat failback hold release ack permit history help" -f -a "status" -d 'Show who has each group, the heartbeats and what would happen next'
+complete -c understudy -n "__fish_understudy_using_subcommand help; and not __fish_seen_subcommand_from run setup check status explain replay failover beat failback hold release ack permit history help" -f -a "explain" -d 'Say why a group would be taken over now, or why not: the daemon\'s own decision, in words'
+complete -c understudy -n "__fish_understudy_using_subcommand help; and not __fish_seen_subcommand_from run setup check status explain replay failover beat failback hold release ack permit history help" -f -a "replay" -d 'Make the recorded decisions of this node once more, and see that they come out the same'
+complete -c understudy -n "__fish_understudy_using_subcommand help; and not __fish_seen_subcommand_from run setup check status explain replay failover beat failback hold release ack permit history help" -f -a "failover" -d 'Take a group over now, because its primary is known to be dead'
+complete -c understudy -n "__fish_understudy_using_subcommand help; and not __fish_seen_subcommand_from run setup check status explain replay failover beat failback hold release ack permit history help" -f -a "beat" -d 'Write the heartbeat of an application that has none of its own'
+complete -c understudy -n "__fish_understudy_using_subcommand help; and not __fish_seen_subcommand_from run setup check status explain replay failover beat failback hold release ack permit history help" -f -a "failback" -d 'Say that the primary\'s node has a group again, after its bots were stopped here'
+complete -c understudy -n "__fish_understudy_using_subcommand help; and not __fish_seen_subcommand_from run setup check status explain replay failover beat failback hold release ack permit history help" -f -a "hold" -d 'Say that no understudy may take a group over, for a while or until released'
+complete -c understudy -n "__fish_understudy_using_subcommand help; and not __fish_seen_subcommand_from run setup check status explain replay failover beat failback hold release ack permit history help" -f -a "release" -d 'End a hold'
+complete -c understudy -n "__fish_understudy_using_subcommand help; and not __fish_seen_subcommand_from run setup check status explain replay failover beat failback hold release ack permit history help" -f -a "ack" -d 'Say that you have looked at the last failovers: clears the latch that many of them set'
+complete -c understudy -n "__fish_understudy_using_subcommand help; and not __fish_seen_subcommand_from run setup check status explain replay failover beat failback hold release ack permit history help" -f -a "permit" -d 'Let the daemon\'s user manage the configured units, by a rule for polkit'
+complete -c understudy -n "__fish_understudy_using_subcommand help; and not __fish_seen_subcommand_from run setup check status explain replay failover beat failback hold release ack permit history help" -f -a "history" -d 'Show what happened: failovers with their timeline, holds, orders'
+complete -c understudy -n "__fish_understudy_using_subcommand help; and not __fish_seen_subcommand_from run setup check status explain replay failover beat failback hold release ack permit history help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'

@@ -21,6 +21,7 @@ use crate::control::protocol::{Request, Response};
 use crate::control::{ControlError, ask};
 use crate::error::chain;
 use crate::runtime::files;
+use crate::web;
 
 /// How long one server may take to answer all questions.
 const PATIENCE: Duration = Duration::from_secs(15);
@@ -116,6 +117,7 @@ pub(super) async fn check(
     let groups = settings.groups.len();
     report.ok("configuration", format!("{} is valid, {groups} group(s)", path.display()));
     let running = node(&mut report, &settings).await;
+    http(&mut report, &settings);
     store(&mut report, &settings).await;
     permission(&mut report, &settings, running);
     let mut systemd = Systemd::new();
@@ -199,6 +201,35 @@ fn permission(report: &mut Report, settings: &Settings, running: bool) {
     } else {
         let text = format!("{} is written when understudy starts", polkit::RULE_PATH);
         report.ok("polkit", text);
+    }
+}
+
+/// Who could read along. Whether an address can be listened on is known to who listens there.
+fn http(report: &mut Report, settings: &Settings) {
+    let http = &settings.http;
+    if let Some(identity) = &http.tls
+        && let Err(fault) = web::rehearse(identity)
+    {
+        report.warning("http", chain(&fault), "correct certificate_file or key_file of [http]");
+    }
+    let beyond: Vec<_> = http.listen.iter().filter(|listen| !listen.is_local()).collect();
+    for listen in beyond {
+        let text = match (&http.token, &http.tls) {
+            (None, _) => format!("{listen}: everybody who can connect may look"),
+            (Some(_), None) => format!("{listen}: the token crosses the network in the clear"),
+            (Some(_), Some(_)) => continue,
+        };
+        report.warning(
+            "http",
+            text,
+            "see [http] in docs/configuration.md: token, certificate_file",
+        );
+    }
+    if http.listen.is_empty() {
+        report.ok("http", "no status page and no metrics, as configured");
+    } else {
+        let listen: Vec<_> = http.listen.iter().map(ToString::to_string).collect();
+        report.ok("http", format!("status page and metrics at {}", listen.join(", ")));
     }
 }
 

@@ -4,6 +4,7 @@
 //! `main`. To add one: a variant of `Command` with its help, a file, and its line in
 //! `docs/operations.md`.
 
+mod beat;
 mod check;
 mod explain;
 mod failover;
@@ -81,6 +82,12 @@ enum Command {
     /// Refuses while the heartbeats move, unless forced. For a primary that is alive, stop its bots
     /// first: nothing here can stop them on the other node.
     Failover(failover::Arguments),
+    /// Write the heartbeat of an application that has none of its own.
+    ///
+    /// Once, or as a loop with --every, beside the application. With --check a command says whether
+    /// it makes progress; while it does not, no heartbeat is written, so that an application that
+    /// hangs falls silent.
+    Beat(beat::Arguments),
     /// Say that the primary's node has a group again, after its bots were stopped here.
     Failback(orders::FailbackArguments),
     /// Say that no understudy may take a group over, for a while or until released.
@@ -140,6 +147,7 @@ pub async fn run(options: Options) -> anyhow::Result<Said> {
         Command::Explain(arguments) => explain::explain(&settings?, &arguments, json).await,
         Command::Replay(arguments) => replay::replay(&settings?, &arguments, json),
         Command::Failover(arguments) => failover::failover(&settings?, arguments, json).await,
+        Command::Beat(arguments) => beat::beat(&settings?, arguments, json).await,
         Command::Failback(arguments) => orders::failback(&settings?, &arguments, json).await,
         Command::Hold(arguments) => orders::hold(&settings?, &arguments, json).await,
         Command::Release(argument) => orders::release(&settings?, &argument, json).await,

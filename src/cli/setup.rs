@@ -1,5 +1,7 @@
 //! `understudy setup`: makes the schema, or prints the SQL for whoever may.
 
+use std::path::{Path, PathBuf};
+
 use clap::Args;
 use serde_json::json;
 
@@ -19,7 +21,7 @@ pub(super) struct Arguments {
     user: Option<String>,
     /// File with that role's password.
     #[arg(long, value_name = "FILE", requires = "user")]
-    password_file: Option<std::path::PathBuf>,
+    password_file: Option<PathBuf>,
     /// Role of an application that calls fence_check(). May be repeated.
     #[arg(long = "application", value_name = "ROLE")]
     applications: Vec<String>,
@@ -39,7 +41,8 @@ pub(super) async fn setup(
     if arguments.print {
         return Ok(setup::script(&plan).into());
     }
-    let done = setup::setup(&login(settings, arguments)?, &plan).await?;
+    let login = login(settings, arguments.user.as_deref(), arguments.password_file.as_deref())?;
+    let done = setup::setup(&login, &plan).await?;
     if json {
         let said = json!({
             "version_before": done.version_before,
@@ -70,11 +73,16 @@ pub(super) async fn setup(
     Ok(Said { text, code })
 }
 
-fn login(settings: &Settings, arguments: &Arguments) -> anyhow::Result<Store> {
+/// How to log in, as another role than the daemon's if one is given.
+pub(super) fn login(
+    settings: &Settings,
+    user: Option<&str>,
+    password_file: Option<&Path>,
+) -> anyhow::Result<Store> {
     let mut login = settings.store.clone();
-    if let Some(user) = &arguments.user {
-        login.user.clone_from(user);
-        login.password = match &arguments.password_file {
+    if let Some(user) = user {
+        user.clone_into(&mut login.user);
+        login.password = match password_file {
             Some(path) => {
                 let text = std::fs::read_to_string(path)
                     .map_err(|error| anyhow::anyhow!("{}: {error}", path.display()))?;

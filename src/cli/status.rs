@@ -33,6 +33,14 @@ fn text(status: &Status) -> String {
     if status.undelivered_alerts > 0 {
         text += &format!("! {} alerts are not delivered yet\n", status.undelivered_alerts);
     }
+    for listener in &status.http {
+        if let Some(fault) = &listener.fault {
+            text += &format!(
+                "! status page and metrics are not served at {}: {fault}\n",
+                listener.address
+            );
+        }
+    }
     for group in &status.groups {
         text.push('\n');
         text += &one(group);

@@ -1,6 +1,7 @@
 //! The keys of the configuration: their defaults, their bounds, and what must hold between them.
 
 use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -10,8 +11,8 @@ use super::document::{Document, Place};
 use super::fault::{Faults, Sink};
 use super::section::{Count, Item, Section, Setting, Span};
 use super::settings::{
-    Channel, ChannelKind, Fence, Group, Heartbeats, Host, Quorum, Redis, Settings, Severity, Store,
-    Table, Tls, Watch,
+    Channel, ChannelKind, Fence, Group, Heartbeats, Host, Http, Identity, Listen, Quorum, Redis,
+    Settings, Severity, Store, Table, Tls, Watch,
 };
 use super::values;
 
@@ -96,6 +97,16 @@ const STATUSES_MAX: usize = 100;
 /// Program and arguments of the fence. A script is the place for more.
 const ARGUMENTS_MAX: usize = 100;
 
+/// Addresses to listen on. Each has a task of its own.
+const LISTEN_MAX: usize = 16;
+
+/// Names by which the listener may be called. Each request is compared with each.
+const HTTP_HOSTS_MAX: usize = 100;
+
+/// Loopback, as what is served there is nobody else's business. The port is outside the range that
+/// exporters of Prometheus share, and outside the one that the kernel gives out.
+const LISTEN_DEFAULT: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 12_847);
+
 impl Settings {
     /// Reads the file at `path` and its drop-ins, `path` with `.d` appended.
     ///
@@ -168,6 +179,7 @@ fn settings(root: &mut Section<'_>, around: &Surroundings) -> Settings {
     let pace = root.table("watch", pace);
     let store = root.table("store", |section| store(section, around));
     let heartbeats = root.table("heartbeats", |section| heartbeats(section, &original()));
+    let http = root.table("http", |section| http(section, around));
     let channels =
         root.named_tables("alert", CHANNELS_MAX, |name, section| channel(name, section, around));
 
@@ -190,6 +202,7 @@ fn settings(root: &mut Section<'_>, around: &Surroundings) -> Settings {
         runtime_dir: runtime_dir.value,
         watch,
         store,
+        http,
         channels,
         groups,
     }
@@ -312,6 +325,28 @@ fn heartbeats(section: &mut Section<'_>, base: &Heartbeats) -> Heartbeats {
         status_column,
         primary_status: primary_status.value,
         stopped_statuses,
+    }
+}
+
+fn http(section: &mut Section<'_>, around: &Surroundings) -> Http {
+    let listen = section.list("listen", LISTEN_MAX, values::listen);
+    let listen =
+        if listen.is_written() { plain(listen) } else { vec![Listen::Tcp(LISTEN_DEFAULT)] };
+    let hosts = plain(section.list("hosts", HTTP_HOSTS_MAX, values::host_name));
+    let token = section.secret("token", around);
+    let certificate_file = section.text_if_written("certificate_file", values::absolute_path);
+    let key_file = section.text_if_written("key_file", values::absolute_path);
+    section.relation(
+        certificate_file.value.is_some() == key_file.value.is_some(),
+        &[&certificate_file.origin, &key_file.origin],
+        "certificate_file and key_file belong together; write both, or neither",
+    );
+    let tls = certificate_file.value.zip(key_file.value);
+    Http {
+        listen,
+        hosts,
+        token: token.value,
+        tls: tls.map(|(certificate_file, key_file)| Identity { certificate_file, key_file }),
     }
 }
 

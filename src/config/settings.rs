@@ -1,5 +1,7 @@
 //! The validated configuration. Whoever holds a [`Settings`] need not check anything again.
 
+use std::fmt;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -18,6 +20,8 @@ pub struct Settings {
     pub watch: Watch,
     /// Postgres.
     pub store: Store,
+    /// Where the status page, the metrics and the API are served.
+    pub http: Http,
     /// Where alerts go besides the journal, by name.
     pub channels: Vec<Channel>,
     /// What fails over, by name.
@@ -74,6 +78,57 @@ pub enum Tls {
         /// Certificate authorities in PEM; `None` means those of the system.
         ca_file: Option<PathBuf>,
     },
+}
+
+/// How the status page, the metrics and the API are served.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Http {
+    /// Where to listen; nowhere if empty.
+    pub listen: Vec<Listen>,
+    /// Names in addition to the host's own by which browsers and scrapers may call it.
+    pub hosts: Vec<String>,
+    /// What a client must know, if anything.
+    pub token: Option<Secret>,
+    /// Certificate and key, if TCP connections are encrypted.
+    pub tls: Option<Identity>,
+}
+
+/// Where to listen.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Listen {
+    /// An address of this host.
+    Tcp(SocketAddr),
+    /// A socket in the file system, for the daemon's user and group.
+    Unix(PathBuf),
+}
+
+impl Listen {
+    /// Whether only this host can connect.
+    #[must_use]
+    pub fn is_local(&self) -> bool {
+        match self {
+            Self::Tcp(address) => address.ip().is_loopback(),
+            Self::Unix(_) => true,
+        }
+    }
+}
+
+impl fmt::Display for Listen {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tcp(address) => address.fmt(f),
+            Self::Unix(path) => write!(f, "unix:{}", path.display()),
+        }
+    }
+}
+
+/// What a server proves who it is with.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Identity {
+    /// Certificates in PEM, the server's own first.
+    pub certificate_file: PathBuf,
+    /// Its private key in PEM.
+    pub key_file: PathBuf,
 }
 
 /// Where alerts go besides the journal.

@@ -3,14 +3,14 @@
 //! No error repeats the text: it may be a password that was written into the wrong key. The fault
 //! says where it is.
 
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
 use humantime::format_duration;
 
 use super::section::Span;
-use super::settings::{Host, Table};
+use super::settings::{Host, Listen, Table};
 
 /// Names of groups and channels. They are parts of file names, of units and of environment files.
 const NAME_BYTES_MAX: usize = 63;
@@ -194,6 +194,30 @@ pub(super) fn redis_host(text: &str) -> Result<Host, String> {
     tcp(text, PORT, "\"/run/redis/redis.sock\"")
 }
 
+/// Where to listen: `address:port`, or a socket as `unix:/path` or `/path`. A name is no address: it
+/// would have to be looked up, and may mean another address tomorrow.
+pub(super) fn listen(text: &str) -> Result<Listen, String> {
+    let path = text.strip_prefix("unix:").unwrap_or(text);
+    if path.starts_with('/') {
+        return Ok(Listen::Unix(absolute_path(path)?));
+    }
+    let address = text.parse::<SocketAddr>().ok().filter(|address| address.port() != 0);
+    address.map(Listen::Tcp).ok_or_else(|| {
+        "not an address to listen on; write \"127.0.0.1:12847\", \"[::1]:12847\", or a socket's path \
+         like \"unix:/run/understudy/http.sock\""
+            .to_owned()
+    })
+}
+
+/// A host's name, in lower case and without a port.
+pub(super) fn host_name(text: &str) -> Result<String, String> {
+    let legal = |b: u8| b.is_ascii_alphanumeric() || b"._-".contains(&b);
+    check(!text.is_empty() && text.len() <= NODE_BYTES_MAX && text.bytes().all(legal), || {
+        "not a host's name; write it like \"standby-1.example.net\", without a port".to_owned()
+    })?;
+    Ok(text.to_ascii_lowercase())
+}
+
 /// Whether nothing on the way to `host` can listen in.
 pub(super) fn is_local(host: &Host) -> bool {
     match host {
@@ -309,6 +333,24 @@ mod tests {
             ("redis://10.0.0.1", None),
         ] {
             assert_eq!(redis_host(text).ok(), host, "{text}");
+        }
+    }
+
+    #[test]
+    fn addresses_to_listen_on() {
+        for (text, shown) in [
+            ("127.0.0.1:12847", Some("127.0.0.1:12847")),
+            ("[::]:80", Some("[::]:80")),
+            ("unix:/run/x.sock", Some("unix:/run/x.sock")),
+            ("/run/x.sock", Some("unix:/run/x.sock")),
+            ("localhost:80", None),
+            ("127.0.0.1", None),
+            ("127.0.0.1:0", None),
+            ("unix:x.sock", None),
+            (":80", None),
+            ("", None),
+        ] {
+            assert_eq!(listen(text).ok().map(|listen| listen.to_string()).as_deref(), shown);
         }
     }
 

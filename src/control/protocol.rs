@@ -73,10 +73,25 @@ pub struct Status {
     pub configuration_refused: Option<String>,
     /// How the daemon has been running, in seconds.
     pub uptime_s: u64,
+    /// Whether the first read of the store has ended, well or not.
+    #[serde(default)]
+    pub started: bool,
     /// Alerts that were not delivered yet.
     pub undelivered_alerts: u64,
+    /// Where the status page, the metrics and the API are served.
+    #[serde(default)]
+    pub http: Vec<HttpListener>,
     /// The groups, in the order of the configuration.
     pub groups: Vec<Group>,
+}
+
+/// An address that HTTP is to be served at.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct HttpListener {
+    /// Address, or path of a socket.
+    pub address: String,
+    /// Why it is not, if it is not.
+    pub fault: Option<String>,
 }
 
 /// A group on this node at one instant.
@@ -102,6 +117,9 @@ pub struct Group {
     pub max_epoch: u64,
     /// Age of the last good read, in milliseconds.
     pub read_ago_ms: Option<u64>,
+    /// How long a heartbeat must stay unchanged to be stale, in milliseconds.
+    #[serde(default)]
+    pub timeout_ms: u64,
     /// The bots.
     pub bots: Vec<Bot>,
     /// A person's order not to act.
@@ -121,8 +139,24 @@ pub struct Group {
     pub last_refusal: Option<String>,
     /// Redis on this node, in words, if the group has one.
     pub redis: Option<String>,
+    /// The same in figures.
+    #[serde(default)]
+    pub redis_figures: Option<RedisFigures>,
     /// The units and their states.
     pub units: Vec<Unit>,
+}
+
+/// Redis on this node in figures.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct RedisFigures {
+    /// master or replica.
+    pub role: String,
+    /// Whether a replica is connected to its master; absent on a master.
+    pub link_up: Option<bool>,
+    /// What a replica lacks, in bytes; absent if it is not known.
+    pub lag_bytes: Option<u64>,
+    /// Keys in all databases.
+    pub keys: u64,
 }
 
 /// A bot at one instant.
@@ -188,6 +222,35 @@ pub struct Unit {
     pub state: String,
 }
 
+impl Status {
+    /// What becomes of it in a while without any news: what has an age is older, what is left of
+    /// something is less.
+    #[must_use]
+    pub fn aged(mut self, by: std::time::Duration) -> Self {
+        let by = millis(by);
+        let older = |age: &mut Option<u64>| {
+            if let Some(age) = age {
+                *age = age.saturating_add(by);
+            }
+        };
+        let less = |left: &mut Option<u64>| {
+            if let Some(left) = left {
+                *left = left.saturating_sub(by);
+            }
+        };
+        self.uptime_s += by / 1_000;
+        for group in &mut self.groups {
+            older(&mut group.read_ago_ms);
+            less(&mut group.cooldown_left_ms);
+            for bot in &mut group.bots {
+                older(&mut bot.unchanged_ms);
+                less(&mut bot.stale_in_ms);
+            }
+        }
+        self
+    }
+}
+
 impl Group {
     /// The group as the engine sees it; the rest is filled in by the daemon.
     #[must_use]
@@ -233,7 +296,9 @@ impl Group {
                     .collect(),
             }),
             last_refusal: snapshot.refusal,
+            timeout_ms: millis(snapshot.timeout),
             redis: None,
+            redis_figures: None,
             units: Vec::new(),
         }
     }

@@ -19,6 +19,8 @@ pub struct Snapshot {
     pub sentence: String,
     /// What is known of the heartbeats.
     pub verdict: Verdict,
+    /// How long a heartbeat must stay unchanged to be stale.
+    pub timeout: Duration,
     /// The bots, in the order of the configuration; empty before the first read.
     pub bots: Vec<BotView>,
     /// How old the last good read is.
@@ -89,6 +91,7 @@ impl Engine {
             kind: self.kind(),
             sentence: self.sentence(now),
             verdict: self.watch.verdict(&self.policy),
+            timeout: self.policy.timeout,
             bots: self.bots(now),
             read_ago,
             holder: lease.and_then(|lease| lease.holder.clone()),

@@ -2,12 +2,14 @@
 //! voice, [`history`] its pen. Decisions are the engine's; SQL and unit names belong to the
 //! adapters.
 
+pub mod count;
 pub mod files;
 pub mod history;
 pub mod notify;
 pub mod policy;
 pub mod reads;
 pub mod recorder;
+pub mod serving;
 pub mod supervisor;
 pub mod tell;
 pub mod worker;

@@ -33,11 +33,10 @@ impl Notify {
     }
 
     /// A turn of the loop was made: every engine was asked what is due. Nothing else feeds the
-    /// watchdog.
-    pub fn turn(&mut self, now: BootTime, status: &str) {
-        if let Some(every) = self.watchdog_every
-            && now.since(self.fed) >= every
-        {
+    /// watchdog. Says whether it was fed.
+    pub fn turn(&mut self, now: BootTime, status: &str) -> bool {
+        let feed = self.watchdog_every.is_some_and(|every| now.since(self.fed) >= every);
+        if feed {
             self.fed = now;
             send(&[NotifyState::Watchdog]);
         }
@@ -46,6 +45,13 @@ impl Notify {
             self.status_at = now;
             send(&[NotifyState::Status(status)]);
         }
+        feed
+    }
+
+    /// Whether the first read of the store ended.
+    #[must_use]
+    pub fn is_ready(&self) -> bool {
+        self.ready
     }
 
     /// The first read of the store ended, well or not; `status` says which.

@@ -22,6 +22,7 @@ use super::reads::Reads;
 use super::recorder::{Recorder, Track};
 use super::tell::Teller;
 use super::worker::{Equipment, Order, QUEUE_MAX, Report, SharedStore, Worker};
+use super::{count, serving};
 use crate::adapters::postgres::Store;
 use crate::adapters::postgres::observe::Reading;
 use crate::adapters::postgres::tenure::StepOutcome;
@@ -36,8 +37,9 @@ use crate::engine::notice::Notice;
 use crate::engine::observation::Nonce;
 use crate::engine::policy::RESUME_MAX;
 use crate::error::chain;
-use crate::telemetry::Notable;
+use crate::telemetry::{Metrics, Notable};
 use crate::time::BootTime;
+use crate::web::Web;
 
 /// Longest sleep of the loop, so that a host that was suspended is noticed at once when it resumes,
 /// and the watchdog is fed.
@@ -79,6 +81,8 @@ pub struct Supervisor {
     history: mpsc::Sender<Entry>,
     recorder: Recorder,
     notify: Notify,
+    metrics: Metrics,
+    web: Web,
     reports: mpsc::Sender<(usize, Report)>,
     answers: mpsc::Sender<Answered>,
     next_request: u64,
@@ -94,7 +98,7 @@ struct Watched {
     engine: Engine,
     track: Track,
     orders: mpsc::Sender<Order>,
-    redis: Option<String>,
+    redis: Option<(String, protocol::RedisFigures)>,
     units: Vec<protocol::Unit>,
     asked_by: Option<(String, String)>,
     /// When the worker should have answered at the very latest, while it is asked something.
@@ -128,7 +132,10 @@ impl Supervisor {
         let (answers, answers_in) = mpsc::channel(1);
         let (exchanges, exchanges_in) = mpsc::channel(QUEUE_MAX);
         control::listen(&settings.runtime_dir, exchanges).await?;
-        let teller = Teller::new(&settings)?;
+        let metrics = Metrics::default();
+        let teller = Teller::new(&settings, metrics.clone())?;
+        let (web, web_reports) = Web::new(metrics.clone());
+        serving::spawn(web_reports, teller.clone());
         let store = Arc::new(Mutex::new(new_store(&settings)?));
         let history = history::spawn(store.clone(), teller.clone());
         let now = BootTime::now();
@@ -147,6 +154,8 @@ impl Supervisor {
             history,
             recorder: Recorder::start(&settings.state_dir)?,
             notify: Notify::from_environment(),
+            metrics,
+            web,
             reports,
             answers,
             next_request: 0,
@@ -160,6 +169,8 @@ impl Supervisor {
             let watched = this.watch(&settings, group, equipment).await?;
             this.groups.push(watched);
         }
+        this.serve(&settings);
+        this.count_restarts();
         Ok((this, Inbox { reports: reports_in, answers: answers_in, exchanges: exchanges_in }))
     }
 
@@ -187,7 +198,12 @@ impl Supervisor {
             // Well below the gap between two turns that would count as a standstill.
             let turn_max = TURN_MAX.min(self.settings.watch.interval / 2);
             let wait = self.wake_at(now).since(now).min(turn_max);
-            self.notify.turn(now, &self.status_line(now));
+            if self.web.turn(now) {
+                self.web.publish(now, self.status());
+            }
+            if self.notify.turn(now, &self.status_line(now)) {
+                self.metrics.watchdog_fed();
+            }
             tokio::select! {
                 biased;
                 _ = terminate.recv() => break,
@@ -222,9 +238,13 @@ impl Supervisor {
         if due {
             self.reads.begin();
             let (store, answers) = (self.store.clone(), self.answers.clone());
-            let generation = self.generation;
+            let (generation, metrics) = (self.generation, self.metrics.clone());
             tokio::spawn(async move {
                 let result = store.lock().await.observe().await;
+                match &result {
+                    Ok(reading) => metrics.store_read(BootTime::now().since(reading.sent)),
+                    Err(error) => metrics.store_failed(count::store_error(error)),
+                }
                 let result = result.map_err(|error| chain(&error));
                 // Nobody waits for it when the process is ending.
                 let _ending = answers.send(Answered { generation, result }).await;
@@ -400,6 +420,7 @@ impl Supervisor {
     fn tell(&mut self, now: BootTime, index: usize, notice: &Notice) {
         let watched = &self.groups[index];
         self.teller.tell(&watched.name, notice);
+        count::notice(&self.metrics, &watched.name, notice);
         if let Notice::Acquired { cause, .. } = notice {
             self.record(Entry::SpoolAlerts);
             if let (Cause::Automatic, Some(stale_at)) = (cause, watched.engine.stale_at()) {
@@ -512,7 +533,7 @@ impl Supervisor {
         let now = BootTime::now();
         let groups = self.groups.iter().map(|watched| {
             let mut group = protocol::Group::new(&watched.name, watched.engine.snapshot(now));
-            group.redis.clone_from(&watched.redis);
+            (group.redis, group.redis_figures) = watched.redis.clone().unzip();
             group.units.clone_from(&watched.units);
             group
         });
@@ -524,7 +545,9 @@ impl Supervisor {
             configuration: self.settings_path.display().to_string(),
             configuration_refused: self.settings_refused.clone(),
             uptime_s: now.since(self.started).as_secs(),
+            started: self.notify.is_ready(),
             undelivered_alerts: self.teller.undelivered(),
+            http: self.web.listeners(),
             groups: groups.collect(),
         }
     }
@@ -571,6 +594,7 @@ impl Supervisor {
         let worker = Worker::new(id, equipment, self.systemd.clone(), self.reports.clone());
         tokio::spawn(worker.run(orders_in));
         let name = group.name.clone();
+        self.metrics.watch(&name);
         Ok(Watched {
             id,
             name,
@@ -583,6 +607,27 @@ impl Supervisor {
             answer_by: None,
             look_at: BootTime::ZERO,
         })
+    }
+
+    /// Serves the status page and the metrics as configured. Not to be able to is no reason to end.
+    fn serve(&mut self, settings: &Arc<Settings>) {
+        if let Err(error) = self.web.apply(settings) {
+            serving::failed(&self.teller, &format!("there can be no HTTP listener: {error}"));
+        }
+    }
+
+    /// Asks systemd, if this is a service of it, how often it had to restart it.
+    fn count_restarts(&self) {
+        if std::env::var_os("INVOCATION_ID").is_none() {
+            return;
+        }
+        let (mut systemd, metrics) = (self.systemd.clone(), self.metrics.clone());
+        tokio::spawn(async move {
+            match systemd.restarts_of(std::process::id()).await {
+                Ok(restarts) => metrics.set_service_restarts(restarts),
+                Err(error) => tracing::debug!("restarts are not known: {}", chain(&error)),
+            }
+        });
     }
 
     async fn recall(
@@ -720,6 +765,7 @@ impl Supervisor {
         let place = |name: &str| settings.groups.iter().position(|group| group.name == name);
         fresh.sort_by_key(|watched| place(&watched.name));
         self.groups = fresh;
+        self.serve(&settings);
         self.settings = settings;
         Ok(())
     }

@@ -14,7 +14,7 @@ use crate::adapters::postgres::operator::StoredAlert;
 use crate::config::settings::{Channel, Settings, Severity};
 use crate::engine::notice::{Notice, Weight};
 use crate::telemetry::logging::About;
-use crate::telemetry::{Notable, emit};
+use crate::telemetry::{Metrics, Notable, emit};
 
 /// How long deliveries may take when the process ends. What is left is delivered by the next one.
 const LAST_DELIVERIES: Duration = Duration::from_secs(2);
@@ -26,6 +26,7 @@ pub struct Teller {
     outbox: PathBuf,
     /// Absent only while the channels are exchanged. Locked for no longer than a hand-over.
     alerts: Arc<Mutex<Option<Alerts>>>,
+    metrics: Metrics,
 }
 
 impl Teller {
@@ -33,11 +34,11 @@ impl Teller {
     ///
     /// # Errors
     /// If the outbox or a channel cannot be used.
-    pub fn new(settings: &Settings) -> anyhow::Result<Self> {
+    pub fn new(settings: &Settings, metrics: Metrics) -> anyhow::Result<Self> {
         let outbox = settings.state_dir.join("outbox");
-        let alerts = start(&outbox, &settings.channels)?;
+        let alerts = start(&outbox, &settings.channels, &metrics)?;
         let alerts = Arc::new(Mutex::new(Some(alerts)));
-        Ok(Self { node: settings.node.clone(), outbox, alerts })
+        Ok(Self { node: settings.node.clone(), outbox, alerts, metrics })
     }
 
     /// Says what an engine has to tell about a group.
@@ -153,13 +154,13 @@ impl Teller {
             // One process, one outbox: the old deliveries end before the new ones begin.
             before.close(Duration::ZERO).await;
         }
-        match start(&self.outbox, new) {
+        match start(&self.outbox, new, &self.metrics) {
             Ok(alerts) => {
                 *self.alerts() = Some(alerts);
                 Ok(())
             }
             Err(error) => {
-                *self.alerts() = Some(start(&self.outbox, old)?);
+                *self.alerts() = Some(start(&self.outbox, old, &self.metrics)?);
                 Err(error)
             }
         }
@@ -190,16 +191,24 @@ impl Teller {
     }
 }
 
-fn start(outbox: &std::path::Path, channels: &[Channel]) -> anyhow::Result<Alerts> {
+fn start(
+    outbox: &std::path::Path,
+    channels: &[Channel],
+    metrics: &Metrics,
+) -> anyhow::Result<Alerts> {
     let (alerts, reports) = Alerts::start(outbox, channels, Pace::default())?;
-    tokio::spawn(log_reports(reports));
+    for channel in channels {
+        metrics.watch_channel(&channel.name);
+    }
+    tokio::spawn(log_reports(reports, metrics.clone()));
     Ok(alerts)
 }
 
 /// Says in the journal what becomes of the alerts. Only there: an alert about an alert would follow
 /// the same broken way.
-async fn log_reports(mut reports: mpsc::Receiver<Report>) {
+async fn log_reports(mut reports: mpsc::Receiver<Report>, metrics: Metrics) {
     while let Some(report) = reports.recv().await {
+        count(&report, &metrics);
         let (event, text) = match report {
             Report::Delivered { channel, id, attempts: 1 } => {
                 (Notable::AlertDelivered, format!("alert {id} delivered to {channel}"))
@@ -234,6 +243,16 @@ async fn log_reports(mut reports: mpsc::Receiver<Report>) {
             ),
         };
         emit(event, About::default(), &text);
+    }
+}
+
+fn count(report: &Report, metrics: &Metrics) {
+    match report {
+        Report::Delivered { channel, .. } => metrics.alert(channel, "delivered"),
+        Report::Failed { channel, .. } => metrics.alert(channel, "failed"),
+        Report::Dead { channel, .. } => metrics.alert(channel, "refused"),
+        Report::Dropped { channel, .. } => metrics.alert(channel, "dropped"),
+        Report::NotStored { .. } | Report::Unreadable { .. } => {}
     }
 }
 

@@ -17,10 +17,12 @@ use super::files;
 use crate::adapters::hook;
 use crate::adapters::postgres::Store;
 use crate::adapters::postgres::tenure::{self, AcquireKind, AcquireOutcome, NewAlert};
-use crate::adapters::redis::{Persisted, PromoteFault, Redis, RedisError, gate};
+use crate::adapters::redis::{
+    Link, Persisted, PromoteFault, Redis, RedisError, Role, Sample, gate,
+};
 use crate::adapters::systemd::{Systemd, SystemdError, UnitFault, UnitState};
 use crate::config::settings::{Group, Settings, Severity};
-use crate::control::protocol::Unit;
+use crate::control::protocol::{RedisFigures, Unit};
 use crate::engine::event::{Acquire, Answer, Cause, Event, Memory, Outcome};
 use crate::engine::liveness::seconds;
 use crate::engine::observation::Token;
@@ -144,14 +146,13 @@ impl Order {
 
 /// What a worker reports.
 #[derive(Debug)]
-#[expect(clippy::large_enum_variant, reason = "made, sent once and gone")]
 pub enum Report {
     /// Something for the engine.
     Event(Event),
     /// What the last check saw, for `status`.
     Seen {
-        /// Redis, in words.
-        redis: Option<String>,
+        /// Redis, in words and in figures.
+        redis: Option<(String, RedisFigures)>,
         /// The units.
         units: Vec<Unit>,
     },
@@ -329,7 +330,7 @@ impl Worker {
         {
             match sampled {
                 Ok(Ok(sample)) => {
-                    seen_redis = Some(sample.to_string());
+                    seen_redis = Some((sample.to_string(), figures(&sample)));
                     if let Err(fault) = gate(&sample, redis.last_lag(), settings) {
                         problems.push(format!("redis: {fault}. {}", fault.remedy()));
                     }
@@ -580,6 +581,19 @@ async fn units(
     }
     *permitted = refused.is_empty().then_some(now);
     Ok((states, refused))
+}
+
+fn figures(sample: &Sample) -> RedisFigures {
+    let (role, link_up) = match &sample.role {
+        Role::Master => ("master", None),
+        Role::Replica(upstream) => ("replica", Some(matches!(upstream.link, Link::Up { .. }))),
+    };
+    RedisFigures {
+        role: role.to_owned(),
+        link_up,
+        lag_bytes: sample.lag_bytes(),
+        keys: sample.keys,
+    }
 }
 
 fn no_answer(whom: &str, deadline: Duration) -> String {

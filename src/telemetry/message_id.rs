@@ -187,6 +187,15 @@ notables! {
         "An alert cannot be delivered",
         "A channel refuses an alert for good, so it was put aside. The message says \
          where. Correct the channel's configuration; `understudy check` shows it.";
+    HttpListening, "http_listening", "a67caaf0eefa4ccc92fb6d46c1f4e2c9", Info,
+        "Status page and metrics are served",
+        "An address of [http] is listened on.";
+    HttpFailed, "http_failed", "fa4761da205749908117060679e25be4", Warning,
+        "Status page and metrics are not served",
+        "An address of [http] cannot be listened on, or its certificate cannot be used. \
+         understudy watches and takes over all the same, and tries again every 30 s. The \
+         message says why: most often another program has the port, or the address is not \
+         there yet. Mend it, or change http.listen and run `systemctl reload understudy`.";
     Remark, "remark", "6d43e21132e74469b98b9d2359d04dda", Info,
         "Note about @UNDERSTUDY_GROUP@",
         "Something worth keeping, such as the output of a fence command or an order of an \

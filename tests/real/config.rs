@@ -26,7 +26,7 @@ impl Files {
     fn new(main: impl AsRef<[u8]>) -> Self {
         let files = Self { directory: TempDir::new().unwrap() };
         files.write("understudy.toml", main);
-        for name in ["store-password", "redis-password"] {
+        for name in ["store-password", "redis-password", "http-token"] {
             let path = files.write(&format!("credentials/{name}"), CANARY);
             fs::set_permissions(path, fs::Permissions::from_mode(0o600)).unwrap();
         }
@@ -237,6 +237,12 @@ fn everything_that_can_be_said() {
         hosts = ["localhost:6000", "[::1]", "/run/postgresql:5433"]
         database = "trading"
         password = { env = "PASSWORD" }
+        [http]
+        listen = ["0.0.0.0:9000", "unix:/run/x.sock"]
+        hosts = ["Standby.example.net"]
+        token = { env = "PASSWORD" }
+        certificate_file = "/etc/x.pem"
+        key_file = "/etc/x.key"
         [alert.ops]
         kind = "webhook"
         url = "https://hooks.example.com/x"
@@ -255,6 +261,12 @@ fn everything_that_can_be_said() {
     assert_eq!(settings.store.hosts[1], Host::Tcp("::1".to_owned(), 5432));
     assert_eq!(settings.store.tls, Tls::Off);
     assert_eq!(settings.store.password.as_ref().unwrap().expose(), CANARY);
+    let listen: Vec<_> = settings.http.listen.iter().map(ToString::to_string).collect();
+    assert_eq!(listen, ["0.0.0.0:9000", "unix:/run/x.sock"]);
+    assert!(!settings.http.listen[0].is_local() && settings.http.listen[1].is_local());
+    assert_eq!(settings.http.hosts, ["standby.example.net"]);
+    assert_eq!(settings.http.token.as_ref().unwrap().expose(), CANARY);
+    assert_eq!(settings.http.tls.unwrap().key_file, Path::new("/etc/x.key"));
     assert_eq!(settings.channels[0].min_severity, Severity::Critical);
     let ChannelKind::Webhook { url, .. } = &settings.channels[0].kind;
     assert_eq!(url.expose(), "https://hooks.example.com/x");
@@ -402,6 +414,16 @@ fn what_must_hold_between_settings() {
             "[heartbeats]\ntable = \"a.b.c\"",
             "heartbeats.table: not a table",
             "[heartbeats]\ntable = \"b.c\"",
+        ),
+        (
+            "[http]\nkey_file = \"/x\"",
+            "http.key_file: certificate_file and key_file belong together",
+            "[http]\nkey_file = \"/x\"\ncertificate_file = \"/y\"",
+        ),
+        (
+            "[http]\nlisten = [\"standby-1:80\"]",
+            "http.listen[0]: not an address to listen on",
+            "[http]\nlisten = [\"192.0.2.1:80\"]",
         ),
         (
             "bots = [\"b\", \"c\", \"b\"]",

@@ -9,12 +9,14 @@ mod alerts;
 mod crash;
 mod faults;
 mod manners;
+mod page;
 mod quiet;
 mod recorded;
 mod refusals;
 #[cfg(feature = "crash-points")]
 mod standstill;
 mod takeover;
+mod web;
 
 use std::time::Duration;
 
@@ -24,4 +26,4 @@ use crate::support::daemon::TIMEOUT;
 const LONG: Duration = Duration::from_secs(3 * TIMEOUT.as_secs() + 1);
 
 /// A window, and what may come on top of it: the phase of the reads, a check, the acquisition.
-const WINDOW: Duration = Duration::from_secs(TIMEOUT.as_secs() + 2);
+pub const WINDOW: Duration = Duration::from_secs(TIMEOUT.as_secs() + 2);

@@ -8,9 +8,11 @@
 )]
 
 mod alerts;
+mod beat;
 mod config;
 mod daemon;
 mod hook;
+mod monitoring;
 mod postgres;
 mod redis;
 mod support;

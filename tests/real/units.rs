@@ -463,3 +463,21 @@ async fn the_stand_in_of_the_demo_starts_and_stops_units_too() {
     nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGTERM).unwrap();
     assert!(runner.wait().await.unwrap().success());
 }
+
+#[tokio::test]
+async fn restarts_of_a_service_are_counted_by_systemd() {
+    let container = Container::shared();
+    let lines = format!("{FOREVER}\nRestart=always\nRestartSec=10ms");
+    let bot = container.service(&lines);
+    let mut systemd = container.systemd();
+    systemd.start(&[bot.name()], SOON).await.unwrap();
+    let pid = bot.main_pid().parse().unwrap();
+    assert_eq!(systemd.restarts_of(pid).await.unwrap(), 0);
+    bot.systemctl(&["kill", "--signal=KILL"]);
+    bot.wait_for("NRestarts", "1");
+    bot.wait_for("ActiveState", "active");
+    let pid = bot.main_pid().parse().unwrap();
+    assert_eq!(systemd.restarts_of(pid).await.unwrap(), 1);
+    // Of no service.
+    assert!(systemd.restarts_of(4_000_000).await.is_err());
+}

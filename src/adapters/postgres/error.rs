@@ -180,6 +180,23 @@ pub enum StoreError {
         #[source]
         source: Fault,
     },
+    /// Writing a heartbeat failed.
+    #[error("failed to write a heartbeat of {bot}")]
+    Beat {
+        /// The bot.
+        bot: String,
+        /// Why.
+        #[source]
+        source: Fault,
+    },
+    /// A heartbeat cannot be written into the table.
+    #[error("no heartbeat can be written into {table}: {what}; see [heartbeats]")]
+    BeatTable {
+        /// The table.
+        table: String,
+        /// Why not.
+        what: String,
+    },
     /// Examining the store failed.
     #[error("failed to examine the store")]
     Inspect(#[source] Fault),
@@ -227,6 +244,7 @@ impl StoreError {
             | Self::NotSetUp { .. }
             | Self::SchemaTooOld { .. }
             | Self::SchemaTooNew { .. }
+            | Self::BeatTable { .. }
             | Self::NoSuchGroup { .. } => ErrorKind::Misconfigured,
             Self::NotWritable { .. } => ErrorKind::NotWritable,
             Self::Superseded { .. } | Self::RowCount { .. } => ErrorKind::Refused,
@@ -241,6 +259,7 @@ impl StoreError {
             | Self::History(_)
             | Self::Alerts(_)
             | Self::Setup { .. }
+            | Self::Beat { .. }
             | Self::Inspect(_) => self.fault().map_or(ErrorKind::Refused, Fault::kind),
         }
     }
@@ -272,6 +291,7 @@ impl StoreError {
             | Self::Hold { source, .. }
             | Self::Release { source, .. }
             | Self::Acknowledge { source, .. }
+            | Self::Beat { source, .. }
             | Self::Setup { source, .. } => Some(source),
             Self::CaFile { .. }
             | Self::NoCertificates { .. }
@@ -280,6 +300,7 @@ impl StoreError {
             | Self::NotSetUp { .. }
             | Self::SchemaTooOld { .. }
             | Self::SchemaTooNew { .. }
+            | Self::BeatTable { .. }
             | Self::NoSuchGroup { .. }
             | Self::Superseded { .. }
             | Self::RowCount { .. } => None,

@@ -3,14 +3,15 @@
 //! Intuition first: whatever must be true *together* is one statement and one commit, and what
 //! decides runs inside the server, after its locks are held. Out here is only translation:
 //! [`observe`] reads everything in one statement, [`tenure`] takes a group and acts in its name,
-//! [`operator`] writes what people said and reads what happened, [`setup`] makes the schema and
-//! [`inspect`] examines it.
+//! [`operator`] writes what people said and reads what happened, [`setup`] makes the schema,
+//! [`inspect`] examines it and [`beat`] writes the heartbeat of an application that has none.
 //!
 //! Nothing is remembered between calls but the connection. To add a call: a statement in one of
 //! these modules, a variant of [`StoreError`], a deadline, and a situation in
 //! `tests/real/postgres.rs`. To change the schema: a new file in `migrations/`, added to the list
 //! in [`setup`].
 
+pub mod beat;
 mod connection;
 mod error;
 pub mod inspect;

@@ -143,6 +143,19 @@ impl Bus {
         .map_err(|source| SystemdError::Read { unit: unit.to_owned(), source })
     }
 
+    /// How often the service of a process was restarted by systemd.
+    pub async fn restarts(&self, pid: u32) -> Result<u32, SystemdError> {
+        let read = async {
+            let answer = self.manage("GetUnitByPID", &(pid,)).await?;
+            let path: OwnedObjectPath = answer.body().deserialize()?;
+            let read: RestartProperties =
+                self.properties(path.as_str(), "org.freedesktop.systemd1.Service").await?;
+            Ok(read.restarts)
+        };
+        let unit = format!("of process {pid}");
+        read.await.map_err(|source| SystemdError::Read { unit, source })
+    }
+
     /// The same job, with what it is. One that is over meanwhile stays as it was.
     pub async fn describe(&self, job: &Job) -> Job {
         let path = format!("{MANAGER_PATH}/job/{}", job.id);
@@ -262,6 +275,13 @@ struct ServiceProperties {
     result: String,
     exec_main_code: i32,
     exec_main_status: i32,
+}
+
+#[derive(DeserializeDict, zbus::Type)]
+#[zbus(signature = "a{sv}")]
+struct RestartProperties {
+    #[zbus(rename = "NRestarts")]
+    restarts: u32,
 }
 
 #[derive(DeserializeDict, zbus::Type)]

@@ -128,6 +128,15 @@ impl Systemd {
         }
     }
 
+    /// How often systemd restarted the service that a process belongs to, since a person last
+    /// started it.
+    ///
+    /// # Errors
+    /// If the bus or systemd cannot be reached, or the process belongs to no service.
+    pub async fn restarts_of(&mut self, pid: u32) -> Result<u32, SystemdError> {
+        self.bus().await?.restarts(pid).await
+    }
+
     /// Starts the units together and waits until they are active. Those that are already stay as
     /// they are.
     ///

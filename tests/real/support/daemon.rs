@@ -530,6 +530,8 @@ impl<'a> Plan<'a> {
         ] {
             set(&mut config, key, value.into());
         }
+        // A test that looks at it chooses a free port.
+        set(&mut config, "http.listen", toml::Value::Array(Vec::new()));
         let host = format!("127.0.0.1:{}", self.scene.postgres.port());
         set(&mut config, "store.hosts", vec![host].into());
         merge(&mut config, self.settings);
