@@ -11,6 +11,7 @@ mod alerts;
 mod config;
 mod daemon;
 mod hook;
+mod package;
 mod postgres;
 mod redis;
 mod support;
