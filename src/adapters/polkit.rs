@@ -45,13 +45,20 @@ pub fn rule(user: &str, units: &[String]) -> String {
     )
 }
 
+/// Whether a rule that [`rule`] made names a unit.
+#[must_use]
+pub fn allows(rule: &str, unit: &str) -> bool {
+    let entry = format!("{},", quoted(unit));
+    rule.lines().any(|line| line.trim() == entry)
+}
+
 fn quoted(text: &str) -> String {
     serde_json::Value::from(text).to_string()
 }
 
 #[cfg(test)]
 mod tests {
-    use super::rule;
+    use super::{allows, rule};
 
     #[test]
     fn a_rule_names_each_unit_once_and_in_order() {
@@ -60,6 +67,8 @@ mod tests {
         let list = "    var units = [\n        \"a.service\",\n        \"b.service\",\n    ];\n";
         assert!(rule.contains(list), "{rule}");
         assert!(rule.contains("subject.user == \"understudy\""), "{rule}");
+        assert!(allows(&rule, "a.service") && !allows(&rule, "service"));
+        assert!(!allows("", "a.service"));
     }
 
     #[test]

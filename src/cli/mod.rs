@@ -137,7 +137,11 @@ pub struct Refused(pub String);
 /// If it cannot do what it was asked for; [`exit_code`] knows the code for it.
 pub async fn run(options: Options) -> anyhow::Result<Said> {
     let Options { config, json, command } = options;
-    let settings = Settings::load(&config);
+    let settings = match command {
+        // While a reload runs, systemd does not let anybody see the credentials.
+        Command::Permit(_) => Settings::load_without_secrets(&config),
+        _ => Settings::load(&config),
+    };
     match command {
         Command::Check => check::check(settings, &config, json).await,
         Command::Permit(arguments) => permit::permit(settings, &arguments, json).await,

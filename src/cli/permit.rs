@@ -52,13 +52,14 @@ pub(super) async fn permit(
         return Ok(format!("{} {text}\n", path.display()).into());
     }
     let settings = settings.map_err(|_| Unconfigured)?;
+    let present = fs::read_to_string(path).unwrap_or_default();
     let mut units = configured(&settings);
-    units.extend(in_use(&settings).await);
+    units.extend(in_hand(&settings, &present).await);
     let rule = polkit::rule(&arguments.user, &units);
     if arguments.print {
         return Ok(rule.into());
     }
-    let changed = fs::read_to_string(path).ok().as_deref() != Some(&*rule);
+    let changed = present != rule;
     if changed {
         write(path, &rule)?;
     }
@@ -85,14 +86,17 @@ pub(super) fn configured(settings: &Settings) -> Vec<String> {
 
 /// The units of the groups that the running daemon has in hand. It refuses a configuration that
 /// would take them away, and must be able to stop them until then.
-async fn in_use(settings: &Settings) -> Vec<String> {
+///
+/// The daemon is not root and cannot be given a right because it says so: only what the present rule
+/// allows can stay allowed.
+async fn in_hand(settings: &Settings, present: &str) -> Vec<String> {
     let Ok(Response::Status(status)) = ask(&settings.runtime_dir, &Request::Status).await else {
         return Vec::new();
     };
     let known = configured(settings);
     let in_hand = status.groups.into_iter().filter(|group| group.state != Kind::Standby.name());
     let units = in_hand.flat_map(|group| group.units).map(|unit| unit.name);
-    units.filter(|unit| !known.contains(unit)).collect()
+    units.filter(|unit| !known.contains(unit) && polkit::allows(present, unit)).collect()
 }
 
 fn write(path: &Path, rule: &str) -> anyhow::Result<()> {

@@ -117,6 +117,17 @@ impl Settings {
         Self::load_in(path, &Surroundings::of_this_process())
     }
 
+    /// The same without the secrets, each of which is empty, for whoever has no use for them and may
+    /// not be able to read them.
+    ///
+    /// # Errors
+    ///
+    /// As [`Settings::load`].
+    pub fn load_without_secrets(path: &Path) -> Result<Self, Faults> {
+        let around = Surroundings { reads_secrets: false, ..Surroundings::of_this_process() };
+        Self::load_in(path, &around)
+    }
+
     /// The same in other surroundings.
     ///
     /// # Errors
@@ -145,6 +156,8 @@ pub struct Surroundings {
     pub credentials: Option<PathBuf>,
     /// Where systemd takes them from, for a person who runs a command.
     pub credentials_at_rest: PathBuf,
+    /// Whether secrets are read. References to them are checked in any case.
+    pub reads_secrets: bool,
     /// Looks up an environment variable.
     pub variable: fn(&str) -> Option<String>,
 }
@@ -158,6 +171,7 @@ impl Surroundings {
             host_name: host_name.unwrap_or_default(),
             credentials: std::env::var_os("CREDENTIALS_DIRECTORY").map(PathBuf::from),
             credentials_at_rest: PathBuf::from("/etc/understudy/credentials"),
+            reads_secrets: true,
             variable: |name| std::env::var(name).ok(),
         }
     }

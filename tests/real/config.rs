@@ -54,6 +54,7 @@ impl Files {
             host_name: "standby-1".to_owned(),
             credentials: None,
             credentials_at_rest: self.directory.path().join("credentials"),
+            reads_secrets: true,
             variable: |name| match name {
                 "PASSWORD" => Some(CANARY.to_owned()),
                 "EMPTY" => Some(String::new()),
@@ -593,9 +594,20 @@ fn secrets_that_cannot_be_had() {
     };
     let settings = Settings::load_in(&files.main(), &around()).unwrap();
     assert_eq!(settings.store.password.unwrap().expose(), "hunter2");
+    // As it is called when systemd loads the whole directory; the shorter name comes first.
+    let longer = path.with_file_name("understudy_given");
+    fs::write(&longer, "of the directory").unwrap();
+    let settings = Settings::load_in(&files.main(), &around()).unwrap();
+    assert_eq!(settings.store.password.unwrap().expose(), "hunter2");
     fs::remove_file(&path).unwrap();
+    let settings = Settings::load_in(&files.main(), &around()).unwrap();
+    assert_eq!(settings.store.password.unwrap().expose(), "of the directory");
+    fs::remove_file(&longer).unwrap();
     let found = Settings::load_in(&files.main(), &around()).unwrap_err().to_string();
-    assert!(found.contains("add LoadCredential=NAME:PATH"), "{found}");
+    assert!(found.contains("put it into a file of this name in /nonexistent"), "{found}");
+    let around = Surroundings { reads_secrets: false, ..around() };
+    let settings = Settings::load_in(&files.main(), &around).unwrap();
+    assert_eq!(settings.store.password.unwrap().expose(), "");
 }
 
 #[test]

@@ -13,6 +13,7 @@ mod config;
 mod daemon;
 mod hook;
 mod monitoring;
+mod package;
 mod postgres;
 mod redis;
 mod support;

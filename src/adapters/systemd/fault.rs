@@ -97,7 +97,7 @@ pub enum Fault {
     },
     /// We may not.
     #[error(
-        "systemd does not allow it: {answer}. As root, `understudy permit` lets understudy's user manage \
+        "systemd does not allow it ({answer}); as root, `understudy permit` lets understudy's user manage \
          the configured units; each of them must be configured by its own name, not an alias"
     )]
     Refused {

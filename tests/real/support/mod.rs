@@ -9,4 +9,5 @@ pub mod daemon;
 pub mod http;
 pub mod postgres;
 pub mod redis;
+pub mod stage;
 pub mod wait;
