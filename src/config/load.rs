@@ -6,12 +6,12 @@ use std::time::Duration;
 
 use humantime::format_duration;
 
+use super::channel;
 use super::document::{Document, Place};
 use super::fault::{Faults, Sink};
 use super::section::{Count, Item, Section, Setting, Span};
 use super::settings::{
-    Channel, ChannelKind, Fence, Group, Heartbeats, Host, Quorum, Redis, Settings, Severity, Store,
-    Table, Tls, Watch,
+    Fence, Group, Heartbeats, Host, Quorum, Redis, Settings, Store, Table, Tls, Watch,
 };
 use super::values;
 
@@ -168,8 +168,10 @@ fn settings(root: &mut Section<'_>, around: &Surroundings) -> Settings {
     let pace = root.table("watch", pace);
     let store = root.table("store", |section| store(section, around));
     let heartbeats = root.table("heartbeats", |section| heartbeats(section, &original()));
-    let channels =
-        root.named_tables("alert", CHANNELS_MAX, |name, section| channel(name, section, around));
+    let channels = root.named_tables("alert", CHANNELS_MAX, |name, section| {
+        channel::channel(name, section, around)
+    });
+    let dead_man = root.table("alerts", |section| channel::alerts(section, around));
 
     let common = Common { node, pace, heartbeats };
     let mut claims = Claims::default();
@@ -191,6 +193,7 @@ fn settings(root: &mut Section<'_>, around: &Surroundings) -> Settings {
         watch,
         store,
         channels,
+        dead_man,
         groups,
     }
 }
@@ -312,26 +315,6 @@ fn heartbeats(section: &mut Section<'_>, base: &Heartbeats) -> Heartbeats {
         status_column,
         primary_status: primary_status.value,
         stopped_statuses,
-    }
-}
-
-fn channel(name: &str, section: &mut Section<'_>, around: &Surroundings) -> Channel {
-    // There is one kind as yet, so it decides nothing.
-    section.needed_choice("kind", (), &[("webhook", ())]);
-    let severities = [Severity::Info, Severity::Warning, Severity::Critical];
-    let severities = severities.map(|severity| (severity.as_str(), severity));
-    let min_severity = section.choice("min_severity", Severity::Info, &severities);
-    let url = section.needed_secret_or_plain(
-        "url",
-        "write where to send alerts, like \"https://hooks.example.com/x\"",
-        around,
-        values::check_url,
-    );
-    let ca_file = section.text_if_written("ca_file", values::absolute_path);
-    Channel {
-        name: name.to_owned(),
-        min_severity: min_severity.value,
-        kind: ChannelKind::Webhook { url: url.value, ca_file: ca_file.value },
     }
 }
 

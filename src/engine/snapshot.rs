@@ -19,6 +19,8 @@ pub struct Snapshot {
     pub sentence: String,
     /// What is known of the heartbeats.
     pub verdict: Verdict,
+    /// Whether one of them was seen to change in the present window.
+    pub beat_seen: bool,
     /// The bots, in the order of the configuration; empty before the first read.
     pub bots: Vec<BotView>,
     /// How old the last good read is.
@@ -89,6 +91,7 @@ impl Engine {
             kind: self.kind(),
             sentence: self.sentence(now),
             verdict: self.watch.verdict(&self.policy),
+            beat_seen: self.beat_seen(),
             bots: self.bots(now),
             read_ago,
             holder: lease.and_then(|lease| lease.holder.clone()),

@@ -2,12 +2,14 @@
 //! voice, [`history`] its pen. Decisions are the engine's; SQL and unit names belong to the
 //! adapters.
 
+mod condition;
 pub mod files;
 pub mod history;
 pub mod notify;
 pub mod policy;
 pub mod reads;
 pub mod recorder;
+pub mod status;
 pub mod supervisor;
 pub mod tell;
 pub mod worker;

@@ -20,8 +20,10 @@ use super::notify::Notify;
 use super::policy::policy;
 use super::reads::Reads;
 use super::recorder::{Recorder, Track};
+use super::status;
 use super::tell::Teller;
 use super::worker::{Equipment, Order, QUEUE_MAX, Report, SharedStore, Worker};
+use crate::adapters::alert::Which;
 use crate::adapters::postgres::Store;
 use crate::adapters::postgres::observe::Reading;
 use crate::adapters::postgres::tenure::StepOutcome;
@@ -188,6 +190,7 @@ impl Supervisor {
             let turn_max = TURN_MAX.min(self.settings.watch.interval / 2);
             let wait = self.wake_at(now).since(now).min(turn_max);
             self.notify.turn(now, &self.status_line(now));
+            self.teller.turned(now);
             tokio::select! {
                 biased;
                 _ = terminate.recv() => break,
@@ -210,6 +213,7 @@ impl Supervisor {
         for index in 0..self.groups.len() {
             self.feed(now, index, Event::Wake);
             self.see_hanging(now, index);
+            self.take_back(now, index);
             let group = &mut self.groups[index];
             // In the states in which no engine asks for a check, and no step is under way.
             let unasked = matches!(group.engine.kind(), Kind::Active | Kind::Interrupted);
@@ -229,6 +233,14 @@ impl Supervisor {
                 // Nobody waits for it when the process is ending.
                 let _ending = answers.send(Answered { generation, result }).await;
             });
+        }
+    }
+
+    /// Tells that it is over what was told and is not so any more.
+    fn take_back(&self, now: BootTime, index: usize) {
+        let group = &self.groups[index];
+        if self.teller.has_told(&group.name) {
+            self.teller.reconcile(&group.name, &group.engine.snapshot(now));
         }
     }
 
@@ -399,7 +411,11 @@ impl Supervisor {
 
     fn tell(&mut self, now: BootTime, index: usize, notice: &Notice) {
         let watched = &self.groups[index];
-        self.teller.tell(&watched.name, notice);
+        self.teller.tell(&watched.name, watched.engine.kind(), notice);
+        if matches!(notice, Notice::Completed { .. } | Notice::Superseded { .. }) {
+            // Told right behind it, and not in the next turn.
+            self.take_back(now, index);
+        }
         if let Notice::Acquired { cause, .. } = notice {
             self.record(Entry::SpoolAlerts);
             if let (Cause::Automatic, Some(stale_at)) = (cause, watched.engine.stale_at()) {
@@ -463,6 +479,9 @@ impl Supervisor {
             Request::Failover { group, force, by, reason } => {
                 self.failover(&group, force, by, reason)
             }
+            Request::Acknowledge { group, id, by } => {
+                return self.acknowledge(group, id, by, answer);
+            }
         };
         // Whoever asked may be gone.
         let _gone = answer.send(response);
@@ -478,6 +497,45 @@ impl Supervisor {
     fn no_such_group(&self, group: &str) -> Response {
         let text = format!("there is no group {group}; there are: {}", self.names());
         Response::Refused { text }
+    }
+
+    /// Answers when it is on disk, for which the loop does not wait.
+    fn acknowledge(
+        &self,
+        group: Option<String>,
+        id: Option<String>,
+        by: String,
+        answer: oneshot::Sender<Response>,
+    ) {
+        let which = id.map(Which::Id).or_else(|| group.clone().map(Which::Group));
+        let done = which.and_then(|which| self.teller.acknowledge(which, &by));
+        let teller = self.teller.clone();
+        tokio::spawn(async move {
+            let seen = match done {
+                Some(done) => done.await.ok(),
+                None => None,
+            };
+            let response = match seen {
+                None => {
+                    let text = "the alerts are busy; ask once more".to_owned();
+                    Response::Refused { text }
+                }
+                Some(seen) => {
+                    let text = match seen {
+                        0 => "no alert was waiting for that".to_owned(),
+                        1 => "1 alert acknowledged".to_owned(),
+                        seen => format!("{seen} alerts acknowledged"),
+                    };
+                    if seen > 0 {
+                        let said = format!("{text} by {by}");
+                        teller.log(Notable::AlertAcknowledged, group.as_deref(), &said);
+                    }
+                    Response::Accepted { text }
+                }
+            };
+            // Whoever asked may be gone.
+            let _gone = answer.send(response);
+        });
     }
 
     fn failover(&mut self, group: &str, force: bool, by: String, reason: String) -> Response {
@@ -516,6 +574,7 @@ impl Supervisor {
             group.units.clone_from(&watched.units);
             group
         });
+        let channels: Vec<_> = self.teller.backlog().into_iter().map(status::channel).collect();
         Status {
             version: protocol::VERSION,
             daemon: env!("CARGO_PKG_VERSION").to_owned(),
@@ -524,7 +583,9 @@ impl Supervisor {
             configuration: self.settings_path.display().to_string(),
             configuration_refused: self.settings_refused.clone(),
             uptime_s: now.since(self.started).as_secs(),
-            undelivered_alerts: self.teller.undelivered(),
+            undelivered_alerts: channels.iter().map(|one| one.pending + one.refused).sum(),
+            channels,
+            open_alerts: self.teller.open().into_iter().map(status::open_alert).collect(),
             groups: groups.collect(),
         }
     }
@@ -614,12 +675,12 @@ impl Supervisor {
             Ok(()) => {
                 self.settings_refused = None;
                 let text = format!("the configuration was loaded again; watching {}", self.names());
-                self.teller.log(Notable::ConfigurationReloaded, None, &text);
+                self.teller.configuration(None, &text);
             }
             Err(why) => {
                 let text = format!("the configuration was refused, the old one stays: {why}");
+                self.teller.configuration(Some(&why), &text);
                 self.settings_refused = Some(why);
-                self.teller.alert(Notable::ConfigurationRefused, Severity::Warning, None, &text);
             }
         }
         self.notify.ready_again();
@@ -689,10 +750,7 @@ impl Supervisor {
                 fresh.push(watched.map_err(|error| format!("{error:#}"))?);
             }
         }
-        self.teller
-            .apply(&old.channels, &settings.channels)
-            .await
-            .map_err(|error| format!("{error:#}"))?;
+        self.teller.apply(&old, &settings).await.map_err(|error| format!("{error:#}"))?;
         // From here on nothing can fail.
         let now = BootTime::now();
         match kept {

@@ -6,15 +6,21 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 use uuid::Uuid;
 
-use crate::adapters::alert::{Alert, Alerts, Pace, Report};
+use super::condition::Condition;
+use crate::adapters::alert::{
+    Alert, Alerts, Backlog, DeadMan, Open, Pace, Report, Resolves, Which,
+};
 use crate::adapters::postgres::operator::StoredAlert;
-use crate::config::settings::{Channel, Settings, Severity};
+use crate::config::settings::{self, Channel, Settings, Severity};
+use crate::engine::edge::Kind;
 use crate::engine::notice::{Notice, Weight};
+use crate::engine::snapshot::Snapshot;
 use crate::telemetry::logging::About;
 use crate::telemetry::{Notable, emit};
+use crate::time::BootTime;
 
 /// How long deliveries may take when the process ends. What is left is delivered by the next one.
 const LAST_DELIVERIES: Duration = Duration::from_secs(2);
@@ -24,8 +30,37 @@ const LAST_DELIVERIES: Duration = Duration::from_secs(2);
 pub struct Teller {
     node: String,
     outbox: PathBuf,
-    /// Absent only while the channels are exchanged. Locked for no longer than a hand-over.
-    alerts: Arc<Mutex<Option<Alerts>>>,
+    /// Locked for no longer than a hand-over.
+    voice: Arc<Mutex<Voice>>,
+}
+
+/// What the clones share.
+struct Voice {
+    /// Absent only while the channels are exchanged.
+    alerts: Option<Alerts>,
+    dead_man: Option<DeadMan>,
+    /// What was told and lasts, by the key of its alerts.
+    lasting: BTreeMap<String, Lasting>,
+}
+
+/// Something that was told and lasts.
+#[derive(Clone)]
+struct Lasting {
+    group: String,
+    condition: Condition,
+    began: Resolves,
+}
+
+impl Lasting {
+    /// What the process before this one told.
+    fn of(open: Open) -> Option<(String, Self)> {
+        let group = open.group?;
+        let is_it = |condition: &Condition| open.dedup_key.starts_with(&condition.key(&group, ""));
+        let condition = Condition::ALL.into_iter().find(is_it)?;
+        let (event, severity, since) = (open.event, open.severity, open.since);
+        let began = Resolves { event, severity, since };
+        Some((open.dedup_key, Self { group, condition, began }))
+    }
 }
 
 impl Teller {
@@ -36,12 +71,15 @@ impl Teller {
     pub fn new(settings: &Settings) -> anyhow::Result<Self> {
         let outbox = settings.state_dir.join("outbox");
         let alerts = start(&outbox, &settings.channels)?;
-        let alerts = Arc::new(Mutex::new(Some(alerts)));
-        Ok(Self { node: settings.node.clone(), outbox, alerts })
+        let dead_man = start_dead_man(settings.dead_man.as_ref())?;
+        let lasting = alerts.open().borrow().iter().cloned().filter_map(Lasting::of).collect();
+        let voice = Voice { alerts: Some(alerts), dead_man, lasting };
+        let voice = Arc::new(Mutex::new(voice));
+        Ok(Self { node: settings.node.clone(), outbox, voice })
     }
 
-    /// Says what an engine has to tell about a group.
-    pub fn tell(&self, group: &str, notice: &Notice) {
+    /// Says what an engine has to tell about a group, which is in that state.
+    pub fn tell(&self, group: &str, kind: Kind, notice: &Notice) {
         let (event, text) = (notable(notice), notice.text());
         let about = About {
             group: Some(group),
@@ -49,29 +87,104 @@ impl Teller {
             step: notice.step().map(|step| step.name()),
         };
         emit(event, about, &format!("{group}: {text}"));
+        if let Some(condition) = Condition::ended_by(notice, kind)
+            && self.end(group, condition, event, &text)
+        {
+            return;
+        }
         let severity = match notice.weight() {
             Weight::Log | Weight::LogWarning => return,
             Weight::Info => Severity::Info,
             Weight::Warning => Severity::Warning,
             Weight::Critical => Severity::Critical,
         };
-        let mut fields = BTreeMap::new();
+        let mut alert = self.alert_of(event, severity, Some(group), &text);
+        alert.epoch = about.epoch;
         if let Some(step) = about.step {
-            fields.insert("step".to_owned(), step.to_owned());
+            alert.fields.insert("step".to_owned(), step.to_owned());
         }
-        self.push(Alert {
+        match Condition::begun_by(notice) {
+            Some(condition) => self.begin(group, condition, &mut alert),
+            None => alert.dedup_key = dedup_key(group, about.epoch, event),
+        }
+        self.push(alert);
+    }
+
+    /// Takes note that something begins that lasts.
+    fn begin(&self, group: &str, condition: Condition, alert: &mut Alert) {
+        alert.dedup_key = condition.key(group, &self.node);
+        alert.lasting = true;
+        let mut voice = self.voice();
+        let lasting = voice.lasting.entry(alert.dedup_key.clone()).or_insert_with(|| Lasting {
+            group: group.to_owned(),
+            condition,
+            began: Resolves {
+                event: alert.event.clone(),
+                severity: alert.severity,
+                since: alert.at,
+            },
+        });
+        lasting.began.severity = lasting.began.severity.max(alert.severity);
+        alert.fields.insert("condition".to_owned(), condition.name().to_owned());
+    }
+
+    /// Tells that something is over, if it was told before.
+    fn end(&self, group: &str, condition: Condition, event: Notable, text: &str) -> bool {
+        let key = condition.key(group, &self.node);
+        let Some(lasting) = self.voice().lasting.remove(&key) else { return false };
+        let mut alert = self.alert_of(event, Severity::Info, Some(group), text);
+        alert.dedup_key = key;
+        alert.resolves = Some(lasting.began);
+        alert.fields.insert("condition".to_owned(), condition.name().to_owned());
+        self.push(alert);
+        true
+    }
+
+    /// Whether anything was told about the group that lasts.
+    #[must_use]
+    pub fn has_told(&self, group: &str) -> bool {
+        self.voice().lasting.values().any(|lasting| lasting.group == group)
+    }
+
+    /// Takes back what was told about the group and is not so any more. The engine tells most of it
+    /// itself; this is for what a process before this one told.
+    pub fn reconcile(&self, group: &str, now: &Snapshot) {
+        let over: Vec<Condition> = {
+            let voice = self.voice();
+            let told = voice.lasting.values().filter(|lasting| lasting.group == group);
+            told.map(|lasting| lasting.condition).filter(|one| one.is_over(now)).collect()
+        };
+        for condition in over {
+            let (event, text) = condition.end(now.kind);
+            self.log(event, Some(group), text);
+            self.end(group, condition, event, text);
+        }
+    }
+
+    fn alert_of(
+        &self,
+        event: Notable,
+        severity: Severity,
+        group: Option<&str>,
+        text: &str,
+    ) -> Alert {
+        let prefix = group.map(|group| format!("{group}: ")).unwrap_or_default();
+        Alert {
             id: Uuid::new_v4(),
             at: SystemTime::now(),
             severity,
             event: event.name().to_owned(),
-            group: Some(group.to_owned()),
-            epoch: about.epoch,
+            group: group.map(str::to_owned),
+            epoch: None,
             node: self.node.clone(),
-            summary: format!("{group}: {text}"),
-            detail: event.explanation(group),
-            dedup_key: dedup_key(group, about.epoch, event),
-            fields,
-        });
+            summary: format!("{prefix}{text}"),
+            detail: event.explanation(group.unwrap_or("the group")),
+            dedup_key: dedup_key(group.unwrap_or(&self.node), None, event),
+            fields: BTreeMap::new(),
+            lasting: false,
+            resolves: None,
+            folded: None,
+        }
     }
 
     /// Logs an event that is not an engine's.
@@ -88,20 +201,37 @@ impl Teller {
     /// Logs an event that is not an engine's, and alerts.
     pub fn alert(&self, notable: Notable, severity: Severity, group: Option<&str>, text: &str) {
         self.log(notable, group, text);
-        let prefix = group.map(|group| format!("{group}: ")).unwrap_or_default();
-        self.push(Alert {
-            id: Uuid::new_v4(),
-            at: SystemTime::now(),
-            severity,
-            event: notable.name().to_owned(),
-            group: group.map(str::to_owned),
-            epoch: None,
-            node: self.node.clone(),
-            summary: format!("{prefix}{text}"),
-            detail: notable.explanation(group.unwrap_or("the group")),
-            dedup_key: dedup_key(group.unwrap_or(&self.node), None, notable),
-            fields: BTreeMap::new(),
-        });
+        self.push(self.alert_of(notable, severity, group, text));
+    }
+
+    /// Says whether the configuration on disk can be used: an alert when it cannot, and its end when
+    /// it can again.
+    pub fn configuration(&self, refused: Option<&str>, text: &str) {
+        let key = format!("{}/configuration", self.node);
+        let known = self.is_open(&key);
+        let mut alert = match refused {
+            Some(_) => {
+                self.log(Notable::ConfigurationRefused, None, text);
+                self.alert_of(Notable::ConfigurationRefused, Severity::Warning, None, text)
+            }
+            None => {
+                self.log(Notable::ConfigurationReloaded, None, text);
+                self.alert_of(Notable::ConfigurationReloaded, Severity::Info, None, text)
+            }
+        };
+        alert.lasting = refused.is_some();
+        if refused.is_none() {
+            let Some(open) = known else { return };
+            let (event, severity, since) = (open.event, open.severity, open.since);
+            alert.resolves = Some(Resolves { event, severity, since });
+        }
+        alert.dedup_key = key;
+        self.push(alert);
+    }
+
+    fn is_open(&self, key: &str) -> Option<Open> {
+        let open = self.voice().alerts.as_ref().map(Alerts::open)?;
+        open.borrow().iter().find(|open| open.dedup_key == key).cloned()
     }
 
     /// Copies an alert of the store, written in the commit that granted a lease, to the outbox.
@@ -121,45 +251,72 @@ impl Teller {
             detail: Notable::LeaseAcquired.explanation(&stored.group),
             dedup_key: dedup_key(&stored.group, epoch, Notable::LeaseAcquired),
             fields: BTreeMap::new(),
+            lasting: false,
+            resolves: None,
+            folded: None,
         };
         self.push(alert);
-        let on_disk = match &*self.alerts() {
+        let on_disk = match &self.voice().alerts {
             Some(alerts) => alerts.stored(),
             None => return false,
         };
         on_disk.await.unwrap_or(false)
     }
 
-    /// Alerts that are not delivered yet, refused ones included.
+    /// What each channel still has to deliver.
     #[must_use]
-    pub fn undelivered(&self) -> u64 {
-        let alerts = self.alerts();
-        let backlog = alerts.as_ref().map(|alerts| alerts.backlog().borrow().clone());
-        let waiting: usize =
-            backlog.iter().flatten().map(|channel| channel.pending + channel.dead).sum();
-        u64::try_from(waiting).unwrap_or(u64::MAX)
+    pub fn backlog(&self) -> Vec<Backlog> {
+        let backlog = self.voice().alerts.as_ref().map(Alerts::backlog);
+        backlog.map(|backlog| backlog.borrow().clone()).unwrap_or_default()
+    }
+
+    /// What was told and is neither over nor looked at.
+    #[must_use]
+    pub fn open(&self) -> Vec<Open> {
+        let open = self.voice().alerts.as_ref().map(Alerts::open);
+        open.map(|open| open.borrow().clone()).unwrap_or_default()
+    }
+
+    /// Somebody looked at these alerts. The answer says how many they were, and comes when that is on
+    /// disk; `None` while the channels are exchanged.
+    #[must_use]
+    pub fn acknowledge(&self, which: Which, by: &str) -> Option<oneshot::Receiver<usize>> {
+        let voice = self.voice();
+        Some(voice.alerts.as_ref()?.acknowledge(which, by.to_owned()))
+    }
+
+    /// The loop made a turn.
+    pub fn turned(&self, now: BootTime) {
+        if let Some(dead_man) = &self.voice().dead_man {
+            dead_man.turned(now);
+        }
     }
 
     /// Goes on with other channels, or with the old ones if the new ones cannot be used.
     ///
     /// # Errors
     /// If a channel cannot be used.
-    pub async fn apply(&self, old: &[Channel], new: &[Channel]) -> anyhow::Result<()> {
-        if old == new && self.alerts().is_some() {
+    pub async fn apply(&self, old: &Settings, new: &Settings) -> anyhow::Result<()> {
+        if old.dead_man != new.dead_man {
+            let dead_man = start_dead_man(new.dead_man.as_ref())?;
+            self.voice().dead_man = dead_man;
+        }
+        if old.channels == new.channels && self.voice().alerts.is_some() {
             return Ok(());
         }
-        let before = self.alerts().take();
+        let before = self.voice().alerts.take();
         if let Some(before) = before {
             // One process, one outbox: the old deliveries end before the new ones begin.
             before.close(Duration::ZERO).await;
         }
-        match start(&self.outbox, new) {
+        match start(&self.outbox, &new.channels) {
             Ok(alerts) => {
-                *self.alerts() = Some(alerts);
+                self.voice().alerts = Some(alerts);
                 Ok(())
             }
             Err(error) => {
-                *self.alerts() = Some(start(&self.outbox, old)?);
+                let alerts = start(&self.outbox, &old.channels)?;
+                self.voice().alerts = Some(alerts);
                 Err(error)
             }
         }
@@ -167,14 +324,18 @@ impl Teller {
 
     /// Waits until everything that was said is on disk, and a little for it to be delivered.
     pub async fn close(&self) {
-        let alerts = self.alerts().take();
+        let alerts = {
+            let mut voice = self.voice();
+            voice.dead_man = None;
+            voice.alerts.take()
+        };
         if let Some(alerts) = alerts {
             alerts.close(LAST_DELIVERIES).await;
         }
     }
 
     fn push(&self, alert: Alert) {
-        let refused = match &*self.alerts() {
+        let refused = match &self.voice().alerts {
             Some(alerts) => alerts.push(alert).err(),
             None => Some(Box::new(alert)),
         };
@@ -184,10 +345,19 @@ impl Teller {
         }
     }
 
-    fn alerts(&self) -> std::sync::MutexGuard<'_, Option<Alerts>> {
+    fn voice(&self) -> std::sync::MutexGuard<'_, Voice> {
         // Nothing that holds the lock can panic; and a panic would end the process.
-        self.alerts.lock().unwrap_or_else(PoisonError::into_inner)
+        self.voice.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+fn start_dead_man(settings: Option<&settings::DeadMan>) -> anyhow::Result<Option<DeadMan>> {
+    let Some(settings) = settings else { return Ok(None) };
+    // It tells of each change only.
+    let (sender, reports) = mpsc::channel(4);
+    let dead_man = DeadMan::start(settings, sender)?;
+    tokio::spawn(log_reports(reports));
+    Ok(Some(dead_man))
 }
 
 fn start(outbox: &std::path::Path, channels: &[Channel]) -> anyhow::Result<Alerts> {
@@ -228,6 +398,12 @@ async fn log_reports(mut reports: mpsc::Receiver<Report>) {
                 Notable::AlertFailed,
                 format!("alert {id} is in memory only, as the disk does not take it: {fault}"),
             ),
+            Report::Ping { fault: Some(fault) } => {
+                (Notable::DeadManFailed, format!("the dead-man's ping fails: {fault}"))
+            }
+            Report::Ping { fault: None } => {
+                (Notable::DeadManWorks, "the dead-man's ping works again".to_owned())
+            }
             Report::Unreadable { channel, path, fault } => (
                 Notable::AlertFailed,
                 format!("{channel}: no alert, moved aside: {}: {fault}", path.display()),

@@ -8,10 +8,12 @@
 )]
 
 mod alerts;
+mod channels;
 mod config;
 mod daemon;
 mod hook;
 mod postgres;
 mod redis;
+mod stories;
 mod support;
 mod units;

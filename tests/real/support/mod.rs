@@ -7,4 +7,5 @@ pub mod daemon;
 pub mod http;
 pub mod postgres;
 pub mod redis;
+pub mod smtp;
 pub mod wait;
