@@ -19,8 +19,6 @@ pub struct Snapshot {
     pub sentence: String,
     /// What is known of the heartbeats.
     pub verdict: Verdict,
-    /// Whether one of them was seen to change in the present window.
-    pub beat_seen: bool,
     /// The bots, in the order of the configuration; empty before the first read.
     pub bots: Vec<BotView>,
     /// How old the last good read is.
@@ -46,6 +44,22 @@ pub struct Snapshot {
     pub takeover: Option<Takeover>,
     /// Why the last takeover did not begin.
     pub refusal: Option<String>,
+}
+
+/// The little of a group by which it is known whether something is over. Asked for often, so it costs
+/// next to nothing.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Outlook {
+    /// State.
+    pub kind: Kind,
+    /// Whether the store was read since the process was started.
+    pub read: bool,
+    /// What is known of the heartbeats.
+    pub verdict: Verdict,
+    /// Whether one of them was seen to change in the present window.
+    pub beat_seen: bool,
+    /// Whether this node could take over when it was last checked.
+    pub ready: bool,
 }
 
 /// A bot at one instant.
@@ -81,6 +95,18 @@ pub struct Takeover {
 }
 
 impl Engine {
+    /// What is known of the group, without words.
+    #[must_use]
+    pub fn outlook(&self) -> Outlook {
+        Outlook {
+            kind: self.kind(),
+            read: self.last.is_some(),
+            verdict: self.watch.verdict(&self.policy),
+            beat_seen: self.beat_seen(),
+            ready: self.check.found.as_ref().is_some_and(|(_, problems)| problems.is_empty()),
+        }
+    }
+
     /// The group as it is now.
     #[must_use]
     pub fn snapshot(&self, now: BootTime) -> Snapshot {
@@ -91,7 +117,6 @@ impl Engine {
             kind: self.kind(),
             sentence: self.sentence(now),
             verdict: self.watch.verdict(&self.policy),
-            beat_seen: self.beat_seen(),
             bots: self.bots(now),
             read_ago,
             holder: lease.and_then(|lease| lease.holder.clone()),

@@ -7,7 +7,7 @@
 use crate::engine::edge::Kind;
 use crate::engine::liveness::Verdict;
 use crate::engine::notice::Notice;
-use crate::engine::snapshot::Snapshot;
+use crate::engine::snapshot::Outlook;
 use crate::telemetry::Notable;
 
 /// Something about a group that lasts for a while.
@@ -120,9 +120,9 @@ impl Condition {
 
     /// Whether it is over, as far as the engine knows by now.
     #[must_use]
-    pub fn is_over(self, group: &Snapshot) -> bool {
+    pub fn is_over(self, group: &Outlook) -> bool {
         // A new process knows nothing yet.
-        if group.read_ago.is_none() {
+        if !group.read {
             return false;
         }
         let beats = group.verdict == Verdict::Fresh && group.beat_seen;
@@ -132,7 +132,7 @@ impl Condition {
                 beats && matches!(group.kind, Kind::Standby | Kind::Interrupted | Kind::Active)
             }
             Self::Blind => !matches!(group.verdict, Verdict::Unknown(_)),
-            Self::NotReady => here || group.problems.as_ref().is_some_and(Vec::is_empty),
+            Self::NotReady => here || group.ready,
             Self::Stuck => matches!(group.kind, Kind::Active | Kind::Standby | Kind::Stopping),
             Self::Contested => group.kind != Kind::Interrupted,
             Self::UnitsDown | Self::ActiveSilent => !here || beats,

@@ -14,6 +14,7 @@ use tokio::sync::{Mutex, OwnedMutexGuard, mpsc, oneshot};
 use tokio::time::{sleep, timeout};
 use uuid::Uuid;
 
+use super::condition::Condition;
 use super::files;
 use super::history::{self, Entry};
 use super::notify::Notify;
@@ -213,7 +214,7 @@ impl Supervisor {
         for index in 0..self.groups.len() {
             self.feed(now, index, Event::Wake);
             self.see_hanging(now, index);
-            self.take_back(now, index);
+            self.take_back(index);
             let group = &mut self.groups[index];
             // In the states in which no engine asks for a check, and no step is under way.
             let unasked = matches!(group.engine.kind(), Kind::Active | Kind::Interrupted);
@@ -237,11 +238,9 @@ impl Supervisor {
     }
 
     /// Tells that it is over what was told and is not so any more.
-    fn take_back(&self, now: BootTime, index: usize) {
+    fn take_back(&self, index: usize) {
         let group = &self.groups[index];
-        if self.teller.has_told(&group.name) {
-            self.teller.reconcile(&group.name, &group.engine.snapshot(now));
-        }
+        self.teller.take_back(&group.name, || group.engine.outlook());
     }
 
     fn wanted(&self) -> Option<BootTime> {
@@ -414,7 +413,7 @@ impl Supervisor {
         self.teller.tell(&watched.name, watched.engine.kind(), notice);
         if matches!(notice, Notice::Completed { .. } | Notice::Superseded { .. }) {
             // Told right behind it, and not in the next turn.
-            self.take_back(now, index);
+            self.take_back(index);
         }
         if let Notice::Acquired { cause, .. } = notice {
             self.record(Entry::SpoolAlerts);
@@ -802,10 +801,11 @@ impl Supervisor {
                 kind,
                 Kind::Acquiring | Kind::Promoting | Kind::Degraded | Kind::Interrupted
             ) {
-                self.teller.alert(
+                self.teller.alert_lasting(
                     Notable::FailoverDegraded,
                     Severity::Critical,
-                    Some(&group.name),
+                    &group.name,
+                    Condition::Stuck,
                     "understudy was stopped in the middle of a takeover; start it again, and it \
                      goes on where it was",
                 );

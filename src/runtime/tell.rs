@@ -17,7 +17,7 @@ use crate::adapters::postgres::operator::StoredAlert;
 use crate::config::settings::{self, Channel, Settings, Severity};
 use crate::engine::edge::Kind;
 use crate::engine::notice::{Notice, Weight};
-use crate::engine::snapshot::Snapshot;
+use crate::engine::snapshot::Outlook;
 use crate::telemetry::logging::About;
 use crate::telemetry::{Notable, emit};
 use crate::time::BootTime;
@@ -39,28 +39,25 @@ struct Voice {
     /// Absent only while the channels are exchanged.
     alerts: Option<Alerts>,
     dead_man: Option<DeadMan>,
-    /// What was told and lasts, by the key of its alerts.
-    lasting: BTreeMap<String, Lasting>,
+    /// What was told about each group and lasts, and how it began. No group without any.
+    lasting: BTreeMap<String, BTreeMap<Condition, Resolves>>,
 }
 
-/// Something that was told and lasts.
-#[derive(Clone)]
-struct Lasting {
-    group: String,
-    condition: Condition,
-    began: Resolves,
-}
-
-impl Lasting {
-    /// What the process before this one told.
-    fn of(open: Open) -> Option<(String, Self)> {
-        let group = open.group?;
-        let is_it = |condition: &Condition| open.dedup_key.starts_with(&condition.key(&group, ""));
-        let condition = Condition::ALL.into_iter().find(is_it)?;
-        let (event, severity, since) = (open.event, open.severity, open.since);
-        let began = Resolves { event, severity, since };
-        Some((open.dedup_key, Self { group, condition, began }))
+/// What the process before this one told.
+fn told_before(open: &[Open]) -> BTreeMap<String, BTreeMap<Condition, Resolves>> {
+    let mut lasting: BTreeMap<_, BTreeMap<_, _>> = BTreeMap::new();
+    for open in open {
+        let Some(group) = &open.group else { continue };
+        let is_it = |condition: &Condition| open.dedup_key.starts_with(&condition.key(group, ""));
+        if let Some(condition) = Condition::ALL.into_iter().find(is_it) {
+            lasting.entry(group.clone()).or_default().insert(condition, began(open));
+        }
     }
+    lasting
+}
+
+fn began(open: &Open) -> Resolves {
+    Resolves { event: open.event.clone(), severity: open.severity, since: open.since }
 }
 
 impl Teller {
@@ -72,7 +69,7 @@ impl Teller {
         let outbox = settings.state_dir.join("outbox");
         let alerts = start(&outbox, &settings.channels)?;
         let dead_man = start_dead_man(settings.dead_man.as_ref())?;
-        let lasting = alerts.open().borrow().iter().cloned().filter_map(Lasting::of).collect();
+        let lasting = told_before(&alerts.open().borrow());
         let voice = Voice { alerts: Some(alerts), dead_man, lasting };
         let voice = Arc::new(Mutex::new(voice));
         Ok(Self { node: settings.node.clone(), outbox, voice })
@@ -114,47 +111,48 @@ impl Teller {
     fn begin(&self, group: &str, condition: Condition, alert: &mut Alert) {
         alert.dedup_key = condition.key(group, &self.node);
         alert.lasting = true;
-        let mut voice = self.voice();
-        let lasting = voice.lasting.entry(alert.dedup_key.clone()).or_insert_with(|| Lasting {
-            group: group.to_owned(),
-            condition,
-            began: Resolves {
-                event: alert.event.clone(),
-                severity: alert.severity,
-                since: alert.at,
-            },
-        });
-        lasting.began.severity = lasting.began.severity.max(alert.severity);
         alert.fields.insert("condition".to_owned(), condition.name().to_owned());
+        let mut voice = self.voice();
+        let lasting = voice.lasting.entry(group.to_owned()).or_default();
+        let began = lasting.entry(condition).or_insert_with(|| Resolves {
+            event: alert.event.clone(),
+            severity: alert.severity,
+            since: alert.at,
+        });
+        began.severity = began.severity.max(alert.severity);
     }
 
     /// Tells that something is over, if it was told before.
     fn end(&self, group: &str, condition: Condition, event: Notable, text: &str) -> bool {
-        let key = condition.key(group, &self.node);
-        let Some(lasting) = self.voice().lasting.remove(&key) else { return false };
+        let began = {
+            let mut voice = self.voice();
+            let Some(lasting) = voice.lasting.get_mut(group) else { return false };
+            let began = lasting.remove(&condition);
+            if lasting.is_empty() {
+                voice.lasting.remove(group);
+            }
+            began
+        };
+        let Some(began) = began else { return false };
         let mut alert = self.alert_of(event, Severity::Info, Some(group), text);
-        alert.dedup_key = key;
-        alert.resolves = Some(lasting.began);
+        alert.dedup_key = condition.key(group, &self.node);
+        alert.resolves = Some(began);
         alert.fields.insert("condition".to_owned(), condition.name().to_owned());
         self.push(alert);
         true
     }
 
-    /// Whether anything was told about the group that lasts.
-    #[must_use]
-    pub fn has_told(&self, group: &str) -> bool {
-        self.voice().lasting.values().any(|lasting| lasting.group == group)
-    }
-
     /// Takes back what was told about the group and is not so any more. The engine tells most of it
-    /// itself; this is for what a process before this one told.
-    pub fn reconcile(&self, group: &str, now: &Snapshot) {
-        let over: Vec<Condition> = {
+    /// itself; this is for what a process before this one told, and for what ends with something
+    /// else. `now` is asked for only if there is any.
+    pub fn take_back(&self, group: &str, now: impl FnOnce() -> Outlook) {
+        let told: Vec<Condition> = {
             let voice = self.voice();
-            let told = voice.lasting.values().filter(|lasting| lasting.group == group);
-            told.map(|lasting| lasting.condition).filter(|one| one.is_over(now)).collect()
+            let Some(lasting) = voice.lasting.get(group) else { return };
+            lasting.keys().copied().collect()
         };
-        for condition in over {
+        let now = now();
+        for condition in told.into_iter().filter(|condition| condition.is_over(&now)) {
             let (event, text) = condition.end(now.kind);
             self.log(event, Some(group), text);
             self.end(group, condition, event, text);
@@ -204,6 +202,21 @@ impl Teller {
         self.push(self.alert_of(notable, severity, group, text));
     }
 
+    /// The same about something that lasts.
+    pub fn alert_lasting(
+        &self,
+        notable: Notable,
+        severity: Severity,
+        group: &str,
+        condition: Condition,
+        text: &str,
+    ) {
+        self.log(notable, Some(group), text);
+        let mut alert = self.alert_of(notable, severity, Some(group), text);
+        self.begin(group, condition, &mut alert);
+        self.push(alert);
+    }
+
     /// Says whether the configuration on disk can be used: an alert when it cannot, and its end when
     /// it can again.
     pub fn configuration(&self, refused: Option<&str>, text: &str) {
@@ -222,8 +235,7 @@ impl Teller {
         alert.lasting = refused.is_some();
         if refused.is_none() {
             let Some(open) = known else { return };
-            let (event, severity, since) = (open.event, open.severity, open.since);
-            alert.resolves = Some(Resolves { event, severity, since });
+            alert.resolves = Some(began(&open));
         }
         alert.dedup_key = key;
         self.push(alert);
@@ -297,11 +309,17 @@ impl Teller {
     /// # Errors
     /// If a channel cannot be used.
     pub async fn apply(&self, old: &Settings, new: &Settings) -> anyhow::Result<()> {
+        // It does not ping before it hears of a turn of the loop.
+        let dead_man = start_dead_man(new.dead_man.as_ref())?;
+        self.apply_channels(&old.channels, &new.channels).await?;
         if old.dead_man != new.dead_man {
-            let dead_man = start_dead_man(new.dead_man.as_ref())?;
             self.voice().dead_man = dead_man;
         }
-        if old.channels == new.channels && self.voice().alerts.is_some() {
+        Ok(())
+    }
+
+    async fn apply_channels(&self, old: &[Channel], new: &[Channel]) -> anyhow::Result<()> {
+        if old == new && self.voice().alerts.is_some() {
             return Ok(());
         }
         let before = self.voice().alerts.take();
@@ -309,13 +327,13 @@ impl Teller {
             // One process, one outbox: the old deliveries end before the new ones begin.
             before.close(Duration::ZERO).await;
         }
-        match start(&self.outbox, &new.channels) {
+        match start(&self.outbox, new) {
             Ok(alerts) => {
                 self.voice().alerts = Some(alerts);
                 Ok(())
             }
             Err(error) => {
-                let alerts = start(&self.outbox, &old.channels)?;
+                let alerts = start(&self.outbox, old)?;
                 self.voice().alerts = Some(alerts);
                 Err(error)
             }

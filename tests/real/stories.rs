@@ -291,6 +291,28 @@ fn what_was_seen_stays_seen_and_the_time_runs_on_across_a_restart() {
 }
 
 #[test]
+fn what_waits_is_open_though_the_process_was_killed_before_that_was_noted() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut outbox = open(dir.path(), &channel("pager", 9));
+    let (goes_on, over) = (begin("a", Severity::Critical), begin("b", Severity::Critical));
+    for alert in [&goes_on, &over, &end(&over)] {
+        outbox.push(alert).unwrap();
+    }
+    drop(outbox);
+    assert!(!dir.path().join(".open.json").exists(), "it was noted already");
+    let mut outbox = open(dir.path(), &channel("pager", 9));
+    let keys: Vec<_> = outbox.open_alerts().into_iter().map(|open| open.dedup_key).collect();
+    assert_eq!(keys, ["a/silent/beta"]);
+    // What is no longer in the queue is in the file.
+    assert_eq!(drain(&mut outbox).len(), 3);
+    drop(outbox);
+    assert_eq!(open(dir.path(), &channel("pager", 9)).open_alerts().len(), 1);
+    // Nonsense in it is no reason not to alert.
+    fs::write(dir.path().join(".open.json"), "{").unwrap();
+    assert_eq!(open(dir.path(), &channel("pager", 9)).open_alerts(), []);
+}
+
+#[test]
 fn another_process_may_look_without_touching_anything() {
     let dir = tempfile::tempdir().unwrap();
     let channels = [channel("pager", 9), channel("chat", 9)];

@@ -49,9 +49,13 @@ pub use self::message::{Alert, Folded, Resolves};
 pub use self::open::{Open, Which};
 pub use self::outbox::{Backlog, Letter, Outbox, OutboxError, Settled, peek};
 
-/// Alerts and questions that wait for the disk. More than a failover of every group makes; when it
-/// is full the caller gets its alert back and still has the journal.
-const ORDERS_MAX: usize = 256;
+/// Alerts and questions that wait for the disk: two about each of ten thousand groups, should the
+/// store of all of them go away. When it is full the caller gets its alert back and still has the
+/// journal.
+const ORDERS_MAX: usize = 20_000;
+
+/// Orders between two looks at the whole, at most.
+const PUBLISHED_AFTER: u32 = 64;
 
 /// Reports that wait for the daemon to log them. It is told again by `status`, so what does not fit
 /// is dropped.
@@ -384,43 +388,56 @@ struct Keeper {
 
 impl Keeper {
     fn run(mut self, mut inbox: mpsc::Receiver<Order>) {
+        let mut unpublished = 0;
         while let Some(order) = inbox.blocking_recv() {
-            match order {
-                Order::Store(alert) => {
-                    if let Err(error) = self.outbox.push(&alert) {
-                        self.report(Report::NotStored { id: alert.id, fault: chain(&error) });
-                    }
-                    self.wakers.iter().for_each(|waker| waker.notify_one());
-                }
-                Order::Head { channel, reply } => {
-                    self.outbox.flush();
-                    // A delivery that stopped asking was aborted.
-                    let letter = self.outbox.head(channel);
-                    let next_at =
-                        if letter.is_none() { self.outbox.next_at(channel) } else { None };
-                    let _gone = reply.send(Head { letter, next_at });
-                }
-                Order::Failed { channel, fault } => self.outbox.failed(channel, fault),
-                Order::Acknowledge { which, by, done } => {
-                    let _gone = done.send(self.outbox.acknowledge(&which, &by));
-                }
-                Order::Settle { channel, id, settled } => self.outbox.settle(channel, id, settled),
-                Order::Sync { stored } => {
-                    self.outbox.flush();
-                    let in_memory = self.outbox.undelivered().iter().any(|one| one.in_memory > 0);
-                    let _gone = stored.send(!in_memory);
-                }
-                Order::Close { done } => {
-                    self.outbox.flush();
-                    self.publish();
-                    let _gone = done.send(());
-                }
+            self.carry_out(order);
+            unpublished += 1;
+            // A storm of alerts is written one by one, and told of in heaps.
+            if inbox.is_empty() || unpublished >= PUBLISHED_AFTER {
+                unpublished = 0;
+                self.publish();
             }
-            self.publish();
+        }
+    }
+
+    fn carry_out(&mut self, order: Order) {
+        match order {
+            Order::Store(alert) => {
+                if let Err(error) = self.outbox.push(&alert) {
+                    self.report(Report::NotStored { id: alert.id, fault: chain(&error) });
+                }
+                self.wakers.iter().for_each(|waker| waker.notify_one());
+            }
+            Order::Head { channel, reply } => {
+                self.outbox.flush();
+                let letter = self.outbox.head(channel);
+                let next_at = if letter.is_none() { self.outbox.next_at(channel) } else { None };
+                // A delivery that stopped asking was aborted.
+                let _gone = reply.send(Head { letter, next_at });
+            }
+            Order::Settle { channel, id, settled } => self.outbox.settle(channel, id, settled),
+            Order::Failed { channel, fault } => self.outbox.failed(channel, fault),
+            Order::Acknowledge { which, by, done } => {
+                let seen = self.outbox.acknowledge(&which, &by);
+                // Who is told looks at the status next.
+                self.publish();
+                let _gone = done.send(seen);
+            }
+            Order::Sync { stored } => {
+                self.outbox.flush();
+                let in_memory = self.outbox.undelivered().iter().any(|one| one.in_memory > 0);
+                let _gone = stored.send(!in_memory);
+            }
+            Order::Close { done } => {
+                self.outbox.flush();
+                self.publish();
+                let _gone = done.send(());
+            }
         }
     }
 
     fn publish(&mut self) {
+        self.outbox.flush_open();
         for note in self.outbox.take_notes() {
             self.report(match note {
                 Note::Dropped { channel, id, severity } => {

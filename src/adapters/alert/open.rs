@@ -150,7 +150,7 @@ impl Which {
     fn is(&self, open: &Open) -> bool {
         match self {
             Self::Group(group) => open.group.as_ref() == Some(group),
-            Self::Id(begin) => open.id.to_string().starts_with(begin.as_str()),
+            Self::Id(begin) => !begin.is_empty() && open.id.to_string().starts_with(begin.as_str()),
         }
     }
 }

@@ -149,8 +149,9 @@ impl Outbox {
         let mut outbox = Self { queues: vec![], open, notes: vec![], _lock: lock };
         for channel in channels {
             let path = dir.join(&channel.name);
-            let queue = Queue::open(&path, channel, &mut outbox.notes)
+            let (queue, waiting) = Queue::open(&path, channel, &mut outbox.notes)
                 .map_err(|source| OutboxError::Directory { path, source })?;
+            waiting.iter().for_each(|alert| outbox.open.note(alert));
             outbox.queues.push(queue);
         }
         Ok(outbox)
@@ -169,10 +170,7 @@ impl Outbox {
             .open
             .get(&alert.dedup_key)
             .is_some_and(|open| open.acknowledged_by.is_some() && alert.severity <= open.severity);
-        // First: what is open and was never told is closed without harm, what was told and is not
-        // open would never be.
         self.open.note(alert);
-        self.open.flush();
         let mut outcome = Ok(());
         for queue in &mut self.queues {
             if !queue.wants(alert, seen) || queue.knows(alert.id) {
@@ -209,6 +207,12 @@ impl Outbox {
         self.open.flush();
     }
 
+    /// Writes what is open, if the file is old. It need not be as new as the queues: what waits in
+    /// them is put in again when they are opened.
+    pub fn flush_open(&mut self) {
+        self.open.flush();
+    }
+
     /// The next alert to deliver through the channel with this number; it stays the next one until it
     /// is settled, but may come to stand for more of them.
     pub fn head(&mut self, channel: usize) -> Option<Letter> {
@@ -224,6 +228,8 @@ impl Outbox {
     /// Takes an alert out of the queue of a channel, with those that it stood for. Harmless if it is
     /// not in it.
     pub fn settle(&mut self, channel: usize, id: Uuid, settled: Settled) {
+        // What leaves the queue must be there.
+        self.open.flush();
         if let Some(queue) = self.queues.get_mut(channel) {
             queue.settle(BootTime::now(), id, settled);
         }

@@ -86,7 +86,12 @@ struct Name {
 }
 
 impl Queue {
-    pub(super) fn open(dir: &Path, channel: &Channel, notes: &mut Vec<Note>) -> io::Result<Self> {
+    /// The queue as it was left, and the alerts that wait in it.
+    pub(super) fn open(
+        dir: &Path,
+        channel: &Channel,
+        notes: &mut Vec<Note>,
+    ) -> io::Result<(Self, Vec<Alert>)> {
         for directory in ["sent", "withdrawn", "dead", "unreadable"] {
             fs::create_dir_all(dir.join(directory))?;
         }
@@ -96,13 +101,13 @@ impl Queue {
         }
         sync_directory(dir)?;
         let mut queue = Self::new(dir, channel)?;
-        queue.read_entries(notes)?;
+        let waiting = queue.read_entries(notes)?;
         queue.read_told();
         let done = queue.sent.iter().chain(&queue.withdrawn).chain(&queue.dead);
         let done = done.filter_map(|name| Name::parse(name));
         let orders = done.chain(queue.entries.iter().map(|e| e.name)).map(|name| name.order);
         queue.last_order = orders.max().unwrap_or(0);
-        Ok(queue)
+        Ok((queue, waiting))
     }
 
     fn new(dir: &Path, channel: &Channel) -> io::Result<Self> {
@@ -144,9 +149,10 @@ impl Queue {
         Ok(queue.backlog())
     }
 
-    fn read_entries(&mut self, notes: &mut Vec<Note>) -> io::Result<()> {
+    fn read_entries(&mut self, notes: &mut Vec<Note>) -> io::Result<Vec<Alert>> {
         let (now, wall) = (BootTime::now(), milliseconds(SystemTime::now()));
-        let mut entries = Vec::new();
+        let mut waiting = Vec::new();
+        // In their order, as all begin with it in the same length.
         for file in names(&self.dir)? {
             if file.starts_with(TEMPORARY) {
                 // Its alert was never promised to anybody.
@@ -162,15 +168,14 @@ impl Queue {
                     // By a clock that may have been set: it waits once more for as long, at most.
                     let waited = Duration::from_millis(wall.saturating_sub(name.order));
                     let left = self.escalate_after.unwrap_or_default().saturating_sub(waited);
-                    entries.push(Entry::new(name, &alert, None, now + left));
+                    self.entries.push_back(Entry::new(name, &alert, None, now + left));
+                    waiting.push(alert);
                 }
                 Err(Unread::Later(error)) => return Err(error),
                 Err(Unread::Never(fault)) => self.move_aside(&file, &fault, notes),
             }
         }
-        entries.sort_by_key(|entry| entry.name.order);
-        self.entries = entries.into();
-        Ok(())
+        Ok(waiting)
     }
 
     fn read_told(&mut self) {
