@@ -167,6 +167,12 @@ impl ChannelKind {
         }
     }
 
+    /// Whether the other side keeps what it is told until it is told that it is over.
+    #[must_use]
+    pub const fn keeps_incidents(&self) -> bool {
+        matches!(self, Self::PagerDuty { .. } | Self::Alertmanager(_))
+    }
+
     /// Whether people read every message there, so that the same news of many groups is one.
     #[must_use]
     pub const fn is_read_by_people(&self) -> bool {

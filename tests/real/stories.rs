@@ -150,6 +150,46 @@ fn a_group_that_flaps_is_told_four_times_and_then_as_one_story() {
 }
 
 #[test]
+fn a_service_that_keeps_incidents_hears_that_there_was_one_and_that_it_is_over() {
+    let dir = tempfile::tempdir().unwrap();
+    let kind =
+        ChannelKind::PagerDuty { endpoint: endpoint(9), routing_key: Secret::new("k".to_owned()) };
+    let mut outbox = open(dir.path(), &Channel { kind, ..channel("x", 9) });
+    // While it was away.
+    for _ in 0..4 {
+        let flapping = begin("flapping", Severity::Critical);
+        outbox.push(&flapping).unwrap();
+        outbox.push(&end(&flapping)).unwrap();
+    }
+    let told = drain(&mut outbox);
+    let [began, over] = told.as_slice() else { panic!("{told:?}") };
+    assert!(began.summary.starts_with("flapping: silent (and 6 more"), "{}", began.summary);
+    assert_eq!((began.severity, &began.resolves), (Severity::Critical, &None));
+    assert!(over.resolves.is_some() && over.folded.is_none());
+}
+
+#[test]
+fn what_is_refused_for_good_is_put_aside_with_all_that_it_stood_for() {
+    let server = Http::start(&[Answer::Status(400)]);
+    let dir = tempfile::tempdir().unwrap();
+    let channels = [channel("pager", server.port)];
+    let mut outbox = open(dir.path(), &channels[0]);
+    for _ in 0..6 {
+        outbox.push(&begin("flapping", Severity::Critical)).unwrap();
+    }
+    drop(outbox);
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    runtime.block_on(async {
+        let (alerts, mut reports) = Alerts::start(dir.path(), &channels, FAST).unwrap();
+        assert!(matches!(next(&mut reports).await, Report::Dead { .. }));
+        let mut backlog = alerts.backlog();
+        let aside = backlog.wait_for(|all| all[0].dead == 6 && all[0].last_fault.is_some());
+        tokio::time::timeout(Duration::from_secs(30), aside).await.unwrap().unwrap();
+    });
+    assert!(server.try_next().is_some() && server.try_next().is_none());
+}
+
+#[test]
 fn what_got_worse_is_told_at_once_though_the_group_flaps() {
     let dir = tempfile::tempdir().unwrap();
     let mut outbox = open(dir.path(), &channel("pager", 9));
@@ -493,8 +533,11 @@ struct World {
 }
 
 impl World {
-    fn new(fold_within: Duration) -> Self {
-        let channel = Channel { fold_within, ..channel("pager", 9) };
+    fn new(fold_within: Duration, keeps_incidents: bool) -> Self {
+        let mut channel = Channel { fold_within, ..channel("pager", 9) };
+        if keeps_incidents {
+            channel.kind = ChannelKind::Alertmanager(endpoint(9));
+        }
         let disk = SmallDisk::mount();
         let outbox = Some(open(disk.path(), &channel));
         Self { disk, channel, outbox, promised: Vec::new(), heard: Vec::new() }
@@ -599,8 +642,10 @@ proptest! {
     fn each_alert_is_heard_at_least_once_and_in_order_or_shown_as_undelivered(
         happenings in happenings(),
         folds in any::<bool>(),
+        keeps_incidents in any::<bool>(),
     ) {
-        let mut world = World::new(if folds { LONG } else { Duration::ZERO });
+        let fold_within = if folds { LONG } else { Duration::ZERO };
+        let mut world = World::new(fold_within, keeps_incidents);
         for what in &happenings {
             world.happens(what);
             let heard = world.heard_ids();

@@ -97,8 +97,8 @@ pub(super) async fn run(desk: Desk, sender: Sender) {
             }
             Verdict::Never { fault } => {
                 failures = 0;
-                desk.failed(&fault).await;
                 desk.settle(letter.id, Settled::Dead).await;
+                desk.failed(&fault).await;
                 desk.report(|channel| Report::Dead { channel, id: letter.id, fault });
             }
             Verdict::Later { fault, after } => {

@@ -100,7 +100,7 @@ pub async fn deliver_now(
         return Err(what);
     }
     let mut verdict = sender.send(alert, deadline).await;
-    if sender.keeps_incidents() && verdict == Verdict::Delivered {
+    if channel.kind.keeps_incidents() && verdict == Verdict::Delivered {
         verdict = sender.send(resolved, deadline).await;
     }
     match verdict {

@@ -46,6 +46,7 @@ pub(super) struct Queue {
     min_severity: Severity,
     escalate_after: Option<Duration>,
     is_read_by_people: bool,
+    keeps_incidents: bool,
     dir: PathBuf,
     /// In the order in which they came.
     entries: VecDeque<Entry>,
@@ -116,6 +117,7 @@ impl Queue {
             min_severity: channel.min_severity,
             escalate_after: channel.escalate_after,
             is_read_by_people: channel.kind.is_read_by_people(),
+            keeps_incidents: channel.kind.keeps_incidents(),
             dir: dir.to_owned(),
             entries: VecDeque::new(),
             sent: names(&dir.join("sent"))?.into(),
@@ -380,7 +382,12 @@ impl Queue {
         firsts
             .map(|(index, entry)| {
                 let worst = worst.get(entry.key.as_str()).copied().unwrap_or(Severity::Info);
-                (self.stories.from(now, &entry.key, worst).max(entry.due), index)
+                let from = match entry.resolves && self.keeps_incidents {
+                    // An incident that is over calls nobody any more, and must not.
+                    true => entry.due,
+                    false => self.stories.from(now, &entry.key, worst).max(entry.due),
+                };
+                (from, index)
             })
             .collect()
     }
@@ -391,8 +398,13 @@ impl Queue {
         let same = |(index, entry): (usize, &Entry)| {
             (entry.key == first.key && entry.due <= now).then_some(index)
         };
-        let about_it: Vec<usize> = self.entries.iter().enumerate().filter_map(same).collect();
+        let mut about_it: Vec<usize> = self.entries.iter().enumerate().filter_map(same).collect();
         if about_it.len() > self.stories.left(now, &first.key) {
+            // A service that is told only that it is over would never show that it was.
+            let is_end = |index: &usize| self.entries.get(*index).is_some_and(|e| e.resolves);
+            if self.keeps_incidents && !first.resolves && about_it.last().is_some_and(is_end) {
+                about_it.pop();
+            }
             return about_it;
         }
         if self.is_read_by_people && self.stories.is_on() {
@@ -444,6 +456,8 @@ impl Queue {
     }
 
     pub(super) fn failed(&mut self, fault: String) {
+        // Until the next attempt somebody may react to it.
+        self.underway = None;
         self.last_fault = Some(fault);
     }
 

@@ -63,11 +63,6 @@ impl Sender {
         }
     }
 
-    /// Whether the other side keeps what it is told until it is told that it is over.
-    pub(super) const fn keeps_incidents(&self) -> bool {
-        matches!(self, Self::PagerDuty(..) | Self::Alertmanager(_))
-    }
-
     /// Makes one attempt, which takes no longer than `deadline`.
     pub(super) async fn send(&self, alert: &Alert, deadline: Duration) -> Verdict {
         let patience = match self {
