@@ -165,7 +165,7 @@ fn every_state_that_a_crash_can_leave_behind_is_recovered_from() {
     let name = format!("{:020}.critical.{}.json", 1_800_000_000_000_u64, alert.id);
     let half = &body[..body.len() / 2];
     // What there is in the channel's directory, and whether the alert was promised to be in it.
-    let states: [State<'_>; 7] = [
+    let states: [State<'_>; 8] = [
         ("nothing was written", vec![], 0),
         ("the temporary file was made", vec![(temporary.clone().into(), b"")], 0),
         ("half of it was written", vec![(temporary.clone().into(), half)], 0),
@@ -173,6 +173,7 @@ fn every_state_that_a_crash_can_leave_behind_is_recovered_from() {
         ("it was renamed", vec![(name.clone().into(), &body)], 1),
         ("it was delivered", vec![(Path::new("sent").join(&name), &body)], 0),
         ("it was refused", vec![(Path::new("dead").join(&name), &body)], 0),
+        ("it was withdrawn", vec![(Path::new("withdrawn").join(&name), &body)], 0),
     ];
     for (state, files, pending) in states {
         let dir = tempfile::tempdir().unwrap();
@@ -188,7 +189,7 @@ fn every_state_that_a_crash_can_leave_behind_is_recovered_from() {
         assert_eq!(temporaries, 0, "{state}");
         // Whoever was interrupted pushes again; then it is in it once, unless it was settled.
         outbox.push(&alert).unwrap();
-        let settled = state == "it was delivered" || state == "it was refused";
+        let settled = ["it was delivered", "it was refused", "it was withdrawn"].contains(&state);
         assert_eq!(drain(&mut outbox).len(), usize::from(!settled), "{state}");
     }
 }

@@ -468,6 +468,7 @@ async fn each_answer_of_a_mail_server_is_had_later_or_never() {
         (refusing(".", "421 shutting down"), "the mail server answered 421"),
         (refusing("AUTH", "535 T0K3N-CANARY is wrong"), "the mail server answered 535"),
         (Manner::Silent, "no answer within 700ms"),
+        (Manner::Drip, "no answer within 700ms"),
         (Manner::Garbage, ""),
     ] {
         let server = Smtp::start(manner.clone());

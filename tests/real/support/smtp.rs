@@ -23,6 +23,8 @@ pub enum Manner {
     Refusing(&'static str, &'static str),
     /// Never says a word.
     Silent,
+    /// Greets letter by letter, so that it takes for ever.
+    Drip,
     /// Greets with something that is not SMTP.
     Garbage,
 }
@@ -150,6 +152,13 @@ fn serve(
         Manner::Silent => {
             // Until the client gives up.
             stream.read_to_end(&mut Vec::new())?;
+            return Ok(());
+        }
+        Manner::Drip => {
+            // Until the client gives up.
+            while stream.write_all(b"2").is_ok() {
+                thread::sleep(Duration::from_millis(50));
+            }
             return Ok(());
         }
         Manner::Garbage => return stream.write_all(b"\x01\x02 this is no SMTP\r\n"),
