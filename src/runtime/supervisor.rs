@@ -184,6 +184,8 @@ impl Supervisor {
                 self.settings.node
             ),
         );
+        self.teller.configuration_used("understudy was started with a configuration that is valid");
+        self.watches_only_these();
         loop {
             let now = BootTime::now();
             self.wake(now);
@@ -205,6 +207,12 @@ impl Supervisor {
         }
         self.end().await;
         Ok(())
+    }
+
+    /// What an earlier process, or this one with another configuration, told of others is past.
+    fn watches_only_these(&self) {
+        let names: Vec<_> = self.groups.iter().map(|group| group.name.as_str()).collect();
+        self.teller.watches_only(&names);
     }
 
     // ---- turns of the loop ----
@@ -674,11 +682,13 @@ impl Supervisor {
             Ok(()) => {
                 self.settings_refused = None;
                 let text = format!("the configuration was loaded again; watching {}", self.names());
-                self.teller.configuration(None, &text);
+                self.teller.log(Notable::ConfigurationReloaded, None, &text);
+                self.teller.configuration_used(&text);
+                self.watches_only_these();
             }
             Err(why) => {
                 let text = format!("the configuration was refused, the old one stays: {why}");
-                self.teller.configuration(Some(&why), &text);
+                self.teller.configuration_refused(&text);
                 self.settings_refused = Some(why);
             }
         }

@@ -217,33 +217,45 @@ impl Teller {
         self.push(alert);
     }
 
-    /// Says whether the configuration on disk can be used: an alert when it cannot, and its end when
-    /// it can again.
-    pub fn configuration(&self, refused: Option<&str>, text: &str) {
-        let key = format!("{}/configuration", self.node);
-        let known = self.is_open(&key);
-        let mut alert = match refused {
-            Some(_) => {
-                self.log(Notable::ConfigurationRefused, None, text);
-                self.alert_of(Notable::ConfigurationRefused, Severity::Warning, None, text)
-            }
-            None => {
-                self.log(Notable::ConfigurationReloaded, None, text);
-                self.alert_of(Notable::ConfigurationReloaded, Severity::Info, None, text)
-            }
-        };
-        alert.lasting = refused.is_some();
-        if refused.is_none() {
-            let Some(open) = known else { return };
-            alert.resolves = Some(began(&open));
-        }
-        alert.dedup_key = key;
+    /// The configuration on disk cannot be used.
+    pub fn configuration_refused(&self, text: &str) {
+        self.log(Notable::ConfigurationRefused, None, text);
+        let event = Notable::ConfigurationRefused;
+        let mut alert = self.alert_of(event, Severity::Warning, None, text);
+        alert.dedup_key = self.configuration_key();
+        alert.lasting = true;
         self.push(alert);
     }
 
-    fn is_open(&self, key: &str) -> Option<Open> {
-        let open = self.voice().alerts.as_ref().map(Alerts::open)?;
-        open.borrow().iter().find(|open| open.dedup_key == key).cloned()
+    /// The configuration on disk is the one in use, since a reload or the start of the process.
+    pub fn configuration_used(&self, text: &str) {
+        let key = self.configuration_key();
+        let Some(refused) = self.open().into_iter().find(|open| open.dedup_key == key) else {
+            return;
+        };
+        let event = Notable::ConfigurationReloaded;
+        let mut alert = self.alert_of(event, Severity::Info, None, text);
+        alert.dedup_key = key;
+        alert.resolves = Some(began(&refused));
+        self.push(alert);
+    }
+
+    fn configuration_key(&self) -> String {
+        format!("{}/configuration", self.node)
+    }
+
+    /// Takes back what was told about groups that are not watched any more.
+    pub fn watches_only(&self, groups: &[&str]) {
+        let gone: Vec<(String, Condition)> = {
+            let voice = self.voice();
+            let gone = voice.lasting.iter().filter(|(group, _)| !groups.contains(&group.as_str()));
+            gone.flat_map(|(group, told)| told.keys().map(|one| (group.clone(), *one))).collect()
+        };
+        for (group, condition) in gone {
+            let text = "the group is not watched here any more";
+            self.log(Notable::AlertResolved, Some(&group), text);
+            self.end(&group, condition, Notable::AlertResolved, text);
+        }
     }
 
     /// Copies an alert of the store, written in the commit that granted a lease, to the outbox.

@@ -33,7 +33,7 @@ const FAST: Pace = Pace {
 const LONG: Duration = Duration::from_secs(600);
 
 /// Long enough that a test is done with what it does before, on a busy machine.
-const WHILE: Duration = Duration::from_secs(3);
+const WHILE: Duration = Duration::from_secs(5);
 
 fn endpoint(port: u16) -> Endpoint {
     let url = Secret::new(format!("http://127.0.0.1:{port}/"));
@@ -420,6 +420,22 @@ async fn the_last_error_of_a_channel_is_known_until_it_works() {
     server.answer(Answer::Status(200));
     let well = backlog.wait_for(|all| all[0].last_fault.is_none() && all[0].pending == 0);
     tokio::time::timeout(Duration::from_secs(30), well).await.unwrap().unwrap();
+}
+
+#[tokio::test]
+async fn a_storm_is_taken_whole_at_once_and_what_does_not_fit_is_counted() {
+    const GROUPS: usize = 2_000;
+    let dir = tempfile::tempdir().unwrap();
+    let (alerts, _reports) = Alerts::start(dir.path(), &[channel("x", 9)], FAST).unwrap();
+    for number in 0..GROUPS {
+        let alert = begin(&format!("g{number:04}"), Severity::Critical);
+        assert!(alerts.push(alert).is_ok(), "number {number} was not taken");
+    }
+    let mut backlog = alerts.backlog();
+    let counted = backlog.wait_for(|all| {
+        all[0].pending + usize::try_from(all[0].dropped).unwrap() == GROUPS && all[0].dropped > 0
+    });
+    tokio::time::timeout(Duration::from_secs(60), counted).await.unwrap().unwrap();
 }
 
 // ---- the dead-man's ping ----

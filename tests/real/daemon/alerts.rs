@@ -205,6 +205,35 @@ fn what_ended_while_understudy_was_dead_is_taken_back_by_the_next_one() {
 }
 
 #[test]
+fn a_configuration_that_was_refused_is_well_again_by_a_reload_or_a_restart() {
+    let pager = Http::start(&[Answer::Status(200)]);
+    let scene = Scene::new();
+    let mut standby = only_alerting(&scene, pager.port);
+    standby.configure("watch.interval", "nonsense");
+    standby.signal(nix::sys::signal::Signal::SIGHUP);
+    let refused = up_to(&pager, "configuration_refused");
+    assert_eq!(refused[0]["dedup_key"], "bravo/configuration");
+    until("it to be open", || !standby.try_status().unwrap().open_alerts.is_empty());
+    standby.configure("watch.interval", "1s");
+    standby.signal(nix::sys::signal::Signal::SIGHUP);
+    let well = up_to(&pager, "configuration_reloaded");
+    assert_eq!(well[0]["dedup_key"], "bravo/configuration");
+    assert_eq!(well[0]["resolves"]["event"], "configuration_refused");
+    // A restart mends it too.
+    standby.configure("watch.interval", "nonsense");
+    standby.signal(nix::sys::signal::Signal::SIGHUP);
+    up_to(&pager, "configuration_refused");
+    until("it to be open", || !standby.try_status().unwrap().open_alerts.is_empty());
+    standby.terminate();
+    standby.configure("watch.interval", "1s");
+    standby.start();
+    up_to(&pager, "configuration_reloaded");
+    until("nothing to be open", || {
+        standby.try_status().is_some_and(|status| status.open_alerts.is_empty())
+    });
+}
+
+#[test]
 fn a_failover_ends_the_silence_that_led_to_it() {
     let pager = Http::start(&[Answer::Status(200)]);
     let scene = Scene::new();
