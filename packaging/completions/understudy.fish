@@ -32,11 +32,14 @@ complete -c understudy -n "__fish_understudy_needs_command" -f -a "run" -d 'Run 
 complete -c understudy -n "__fish_understudy_needs_command" -f -a "setup" -d 'Make or upgrade understudy\'s schema in the database, and its rows for the configured groups'
 complete -c understudy -n "__fish_understudy_needs_command" -f -a "check" -d 'Find out whether a failover would work: configuration, database, heartbeats, Redis, units'
 complete -c understudy -n "__fish_understudy_needs_command" -f -a "status" -d 'Show who has each group, the heartbeats and what would happen next'
+complete -c understudy -n "__fish_understudy_needs_command" -f -a "explain" -d 'Say why a group would be taken over now, or why not: the daemon\'s own decision, in words'
+complete -c understudy -n "__fish_understudy_needs_command" -f -a "replay" -d 'Make the recorded decisions of this node once more, and see that they come out the same'
 complete -c understudy -n "__fish_understudy_needs_command" -f -a "failover" -d 'Take a group over now, because its primary is known to be dead'
 complete -c understudy -n "__fish_understudy_needs_command" -f -a "failback" -d 'Say that the primary\'s node has a group again, after its bots were stopped here'
 complete -c understudy -n "__fish_understudy_needs_command" -f -a "hold" -d 'Say that no understudy may take a group over, for a while or until released'
 complete -c understudy -n "__fish_understudy_needs_command" -f -a "release" -d 'End a hold'
-complete -c understudy -n "__fish_understudy_needs_command" -f -a "ack" -d 'Say that you have looked at the last failovers: clears the latch that many of them set'
+complete -c understudy -n "__fish_understudy_needs_command" -f -a "ack" -d 'Say that you have looked: at the alerts of a group, or at one, and at the last failovers'
+complete -c understudy -n "__fish_understudy_needs_command" -f -a "alert" -d 'Try whether alerts arrive'
 complete -c understudy -n "__fish_understudy_needs_command" -f -a "permit" -d 'Let the daemon\'s user manage the configured units, by a rule for polkit'
 complete -c understudy -n "__fish_understudy_needs_command" -f -a "history" -d 'Show what happened: failovers with their timeline, holds, orders'
 complete -c understudy -n "__fish_understudy_needs_command" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
@@ -56,6 +59,16 @@ complete -c understudy -n "__fish_understudy_using_subcommand check" -s h -l hel
 complete -c understudy -n "__fish_understudy_using_subcommand status" -l config -d 'Configuration file; `FILE.d/*.toml` beside it are read too' -r -F
 complete -c understudy -n "__fish_understudy_using_subcommand status" -l json -d 'Print JSON, for programs'
 complete -c understudy -n "__fish_understudy_using_subcommand status" -s h -l help -d 'Print help'
+complete -c understudy -n "__fish_understudy_using_subcommand explain" -l recorded -d 'By a recording of the daemon instead of what it knows now' -r -F
+complete -c understudy -n "__fish_understudy_using_subcommand explain" -l at -d 'At this time of the recording, such as 2026-11-24T08:12:00Z; otherwise at its end' -r
+complete -c understudy -n "__fish_understudy_using_subcommand explain" -l config -d 'Configuration file; `FILE.d/*.toml` beside it are read too' -r -F
+complete -c understudy -n "__fish_understudy_using_subcommand explain" -l json -d 'Print JSON, for programs'
+complete -c understudy -n "__fish_understudy_using_subcommand explain" -s h -l help -d 'Print help'
+complete -c understudy -n "__fish_understudy_using_subcommand replay" -l group -d 'Only this group' -r
+complete -c understudy -n "__fish_understudy_using_subcommand replay" -l config -d 'Configuration file; `FILE.d/*.toml` beside it are read too' -r -F
+complete -c understudy -n "__fish_understudy_using_subcommand replay" -l all -d 'Also what led to nothing, such as each read of the database'
+complete -c understudy -n "__fish_understudy_using_subcommand replay" -l json -d 'Print JSON, for programs'
+complete -c understudy -n "__fish_understudy_using_subcommand replay" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c understudy -n "__fish_understudy_using_subcommand failover" -l reason -d 'Why, for the history' -r
 complete -c understudy -n "__fish_understudy_using_subcommand failover" -l config -d 'Configuration file; `FILE.d/*.toml` beside it are read too' -r -F
 complete -c understudy -n "__fish_understudy_using_subcommand failover" -l force -d 'Although the heartbeats move, or a bot was stopped on purpose. Two copies may run'
@@ -77,7 +90,17 @@ complete -c understudy -n "__fish_understudy_using_subcommand release" -l json -
 complete -c understudy -n "__fish_understudy_using_subcommand release" -s h -l help -d 'Print help'
 complete -c understudy -n "__fish_understudy_using_subcommand ack" -l config -d 'Configuration file; `FILE.d/*.toml` beside it are read too' -r -F
 complete -c understudy -n "__fish_understudy_using_subcommand ack" -l json -d 'Print JSON, for programs'
-complete -c understudy -n "__fish_understudy_using_subcommand ack" -s h -l help -d 'Print help'
+complete -c understudy -n "__fish_understudy_using_subcommand ack" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c understudy -n "__fish_understudy_using_subcommand alert; and not __fish_seen_subcommand_from test help" -l config -d 'Configuration file; `FILE.d/*.toml` beside it are read too' -r -F
+complete -c understudy -n "__fish_understudy_using_subcommand alert; and not __fish_seen_subcommand_from test help" -l json -d 'Print JSON, for programs'
+complete -c understudy -n "__fish_understudy_using_subcommand alert; and not __fish_seen_subcommand_from test help" -s h -l help -d 'Print help'
+complete -c understudy -n "__fish_understudy_using_subcommand alert; and not __fish_seen_subcommand_from test help" -f -a "test" -d 'Send a test through each channel, or one, and say whether it arrived'
+complete -c understudy -n "__fish_understudy_using_subcommand alert; and not __fish_seen_subcommand_from test help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
+complete -c understudy -n "__fish_understudy_using_subcommand alert; and __fish_seen_subcommand_from test" -l config -d 'Configuration file; `FILE.d/*.toml` beside it are read too' -r -F
+complete -c understudy -n "__fish_understudy_using_subcommand alert; and __fish_seen_subcommand_from test" -l json -d 'Print JSON, for programs'
+complete -c understudy -n "__fish_understudy_using_subcommand alert; and __fish_seen_subcommand_from test" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c understudy -n "__fish_understudy_using_subcommand alert; and __fish_seen_subcommand_from help" -f -a "test" -d 'Send a test through each channel, or one, and say whether it arrived'
+complete -c understudy -n "__fish_understudy_using_subcommand alert; and __fish_seen_subcommand_from help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
 complete -c understudy -n "__fish_understudy_using_subcommand permit" -l user -d 'User that the daemon runs as' -r
 complete -c understudy -n "__fish_understudy_using_subcommand permit" -l config -d 'Configuration file; `FILE.d/*.toml` beside it are read too' -r -F
 complete -c understudy -n "__fish_understudy_using_subcommand permit" -l print -d 'Show the rule instead of writing it'
@@ -89,15 +112,19 @@ complete -c understudy -n "__fish_understudy_using_subcommand history" -l limit 
 complete -c understudy -n "__fish_understudy_using_subcommand history" -l config -d 'Configuration file; `FILE.d/*.toml` beside it are read too' -r -F
 complete -c understudy -n "__fish_understudy_using_subcommand history" -l json -d 'Print JSON, for programs'
 complete -c understudy -n "__fish_understudy_using_subcommand history" -s h -l help -d 'Print help'
-complete -c understudy -n "__fish_understudy_using_subcommand help; and not __fish_seen_subcommand_from run setup check status failover failback hold release ack permit history help" -f -a "run" -d 'Run the daemon. systemd does this; see `systemctl status understudy`'
-complete -c understudy -n "__fish_understudy_using_subcommand help; and not __fish_seen_subcommand_from run setup check status failover failback hold release ack permit history help" -f -a "setup" -d 'Make or upgrade understudy\'s schema in the database, and its rows for the configured groups'
-complete -c understudy -n "__fish_understudy_using_subcommand help; and not __fish_seen_subcommand_from run setup check status failover failback hold release ack permit history help" -f -a "check" -d 'Find out whether a failover would work: configuration, database, heartbeats, Redis, units'
-complete -c understudy -n "__fish_understudy_using_subcommand help; and not __fish_seen_subcommand_from run setup check status failover failback hold release ack permit history help" -f -a "status" -d 'Show who has each group, the heartbeats and what would happen next'
-complete -c understudy -n "__fish_understudy_using_subcommand help; and not __fish_seen_subcommand_from run setup check status failover failback hold release ack permit history help" -f -a "failover" -d 'Take a group over now, because its primary is known to be dead'
-complete -c understudy -n "__fish_understudy_using_subcommand help; and not __fish_seen_subcommand_from run setup check status failover failback hold release ack permit history help" -f -a "failback" -d 'Say that the primary\'s node has a group again, after its bots were stopped here'
-complete -c understudy -n "__fish_understudy_using_subcommand help; and not __fish_seen_subcommand_from run setup check status failover failback hold release ack permit history help" -f -a "hold" -d 'Say that no understudy may take a group over, for a while or until released'
-complete -c understudy -n "__fish_understudy_using_subcommand help; and not __fish_seen_subcommand_from run setup check status failover failback hold release ack permit history help" -f -a "release" -d 'End a hold'
-complete -c understudy -n "__fish_understudy_using_subcommand help; and not __fish_seen_subcommand_from run setup check status failover failback hold release ack permit history help" -f -a "ack" -d 'Say that you have looked at the last failovers: clears the latch that many of them set'
-complete -c understudy -n "__fish_understudy_using_subcommand help; and not __fish_seen_subcommand_from run setup check status failover failback hold release ack permit history help" -f -a "permit" -d 'Let the daemon\'s user manage the configured units, by a rule for polkit'
-complete -c understudy -n "__fish_understudy_using_subcommand help; and not __fish_seen_subcommand_from run setup check status failover failback hold release ack permit history help" -f -a "history" -d 'Show what happened: failovers with their timeline, holds, orders'
-complete -c understudy -n "__fish_understudy_using_subcommand help; and not __fish_seen_subcommand_from run setup check status failover failback hold release ack permit history help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
+complete -c understudy -n "__fish_understudy_using_subcommand help; and not __fish_seen_subcommand_from run setup check status explain replay failover failback hold release ack alert permit history help" -f -a "run" -d 'Run the daemon. systemd does this; see `systemctl status understudy`'
+complete -c understudy -n "__fish_understudy_using_subcommand help; and not __fish_seen_subcommand_from run setup check status explain replay failover failback hold release ack alert permit history help" -f -a "setup" -d 'Make or upgrade understudy\'s schema in the database, and its rows for the configured groups'
+complete -c understudy -n "__fish_understudy_using_subcommand help; and not __fish_seen_subcommand_from run setup check status explain replay failover failback hold release ack alert permit history help" -f -a "check" -d 'Find out whether a failover would work: configuration, database, heartbeats, Redis, units'
+complete -c understudy -n "__fish_understudy_using_subcommand help; and not __fish_seen_subcommand_from run setup check status explain replay failover failback hold release ack alert permit history help" -f -a "status" -d 'Show who has each group, the heartbeats and what would happen next'
+complete -c understudy -n "__fish_understudy_using_subcommand help; and not __fish_seen_subcommand_from run setup check status explain replay failover failback hold release ack alert permit history help" -f -a "explain" -d 'Say why a group would be taken over now, or why not: the daemon\'s own decision, in words'
+complete -c understudy -n "__fish_understudy_using_subcommand help; and not __fish_seen_subcommand_from run setup check status explain replay failover failback hold release ack alert permit history help" -f -a "replay" -d 'Make the recorded decisions of this node once more, and see that they come out the same'
+complete -c understudy -n "__fish_understudy_using_subcommand help; and not __fish_seen_subcommand_from run setup check status explain replay failover failback hold release ack alert permit history help" -f -a "failover" -d 'Take a group over now, because its primary is known to be dead'
+complete -c understudy -n "__fish_understudy_using_subcommand help; and not __fish_seen_subcommand_from run setup check status explain replay failover failback hold release ack alert permit history help" -f -a "failback" -d 'Say that the primary\'s node has a group again, after its bots were stopped here'
+complete -c understudy -n "__fish_understudy_using_subcommand help; and not __fish_seen_subcommand_from run setup check status explain replay failover failback hold release ack alert permit history help" -f -a "hold" -d 'Say that no understudy may take a group over, for a while or until released'
+complete -c understudy -n "__fish_understudy_using_subcommand help; and not __fish_seen_subcommand_from run setup check status explain replay failover failback hold release ack alert permit history help" -f -a "release" -d 'End a hold'
+complete -c understudy -n "__fish_understudy_using_subcommand help; and not __fish_seen_subcommand_from run setup check status explain replay failover failback hold release ack alert permit history help" -f -a "ack" -d 'Say that you have looked: at the alerts of a group, or at one, and at the last failovers'
+complete -c understudy -n "__fish_understudy_using_subcommand help; and not __fish_seen_subcommand_from run setup check status explain replay failover failback hold release ack alert permit history help" -f -a "alert" -d 'Try whether alerts arrive'
+complete -c understudy -n "__fish_understudy_using_subcommand help; and not __fish_seen_subcommand_from run setup check status explain replay failover failback hold release ack alert permit history help" -f -a "permit" -d 'Let the daemon\'s user manage the configured units, by a rule for polkit'
+complete -c understudy -n "__fish_understudy_using_subcommand help; and not __fish_seen_subcommand_from run setup check status explain replay failover failback hold release ack alert permit history help" -f -a "history" -d 'Show what happened: failovers with their timeline, holds, orders'
+complete -c understudy -n "__fish_understudy_using_subcommand help; and not __fish_seen_subcommand_from run setup check status explain replay failover failback hold release ack alert permit history help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
+complete -c understudy -n "__fish_understudy_using_subcommand help; and __fish_seen_subcommand_from alert" -f -a "test" -d 'Send a test through each channel, or one, and say whether it arrived'
