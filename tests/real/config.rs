@@ -621,7 +621,7 @@ fn secrets_that_cannot_be_had() {
     assert_eq!(settings.store.password.unwrap().expose(), "hunter2");
     fs::remove_file(&path).unwrap();
     let found = Settings::load_in(&files.main(), &around()).unwrap_err().to_string();
-    assert!(found.contains("add LoadCredential=NAME:PATH"), "{found}");
+    assert!(found.contains("put it into a file of this name"), "{found}");
 }
 
 #[test]
