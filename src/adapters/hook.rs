@@ -4,12 +4,14 @@
 //! pipe in their hands. It gets no shell, nothing of our environment but what is listed here, and a
 //! process group of its own, which is killed as a whole at the deadline.
 
-use std::io;
+use std::fs::File;
+use std::io::{self, Seek, Write};
 use std::os::fd::OwnedFd;
 use std::os::unix::process::ExitStatusExt;
 use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
 
+use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
 use tokio::io::AsyncReadExt;
@@ -111,12 +113,22 @@ pub fn executable(program: &str) -> Result<(), String> {
 /// `CREDENTIALS_DIRECTORY`.
 /// If this is dropped before it is done, the command is killed.
 pub async fn run(command: &[String], variables: &[(&str, &str)], deadline: Duration) -> Ran {
+    run_with_input(command, variables, &[], deadline).await
+}
+
+/// The same with something on its standard input, which it need not read.
+pub async fn run_with_input(
+    command: &[String],
+    variables: &[(&str, &str)],
+    input: &[u8],
+    deadline: Duration,
+) -> Ran {
     let until = Instant::now() + deadline;
     let Some((program, arguments)) = command.split_first() else {
         return Ran { outcome: Err(HookError::Empty), lines: Vec::new() };
     };
     let program = program.clone();
-    let (mut child, mut pipe) = match start(&program, arguments, variables) {
+    let (mut child, mut pipe) = match start(&program, arguments, variables, input) {
         Ok(started) => started,
         Err(source) => {
             return Ran { outcome: Err(HookError::Start { program, source }), lines: Vec::new() };
@@ -154,8 +166,10 @@ fn start(
     program: &str,
     arguments: &[String],
     variables: &[(&str, &str)],
+    input: &[u8],
 ) -> io::Result<(Child, pipe::Receiver)> {
     let (reader, writer) = io::pipe()?;
+    let stdin = if input.is_empty() { Stdio::null() } else { Stdio::from(in_memory(input)?) };
     // The command holds our ends of the pipe; it is gone at the end of this function, or the pipe
     // would never close.
     let child = Command::new(program)
@@ -165,13 +179,23 @@ fn start(
         .envs(variables.iter().copied())
         .envs(std::env::var_os(CREDENTIALS).map(|directory| (CREDENTIALS, directory)))
         .current_dir("/")
-        .stdin(Stdio::null())
+        .stdin(stdin)
         .stdout(writer.try_clone()?)
         .stderr(writer)
         .process_group(0)
         .kill_on_drop(true)
         .spawn()?;
     Ok((child, pipe::Receiver::from_owned_fd(OwnedFd::from(reader))?))
+}
+
+/// A file without a name. Unlike a pipe it takes everything at once, so that nobody has to write
+/// while the command runs, or notice that it does not read.
+fn in_memory(content: &[u8]) -> io::Result<File> {
+    let flags = MFdFlags::MFD_CLOEXEC;
+    let mut file = File::from(memfd_create(c"input", flags)?);
+    file.write_all(content)?;
+    file.rewind()?;
+    Ok(file)
 }
 
 fn judge(program: String, status: ExitStatus) -> Result<(), HookError> {

@@ -140,13 +140,23 @@ async fn node(report: &mut Report, settings: &Settings) -> bool {
         report.warning(
             "alerts",
             "go to the journal only",
-            "add a channel: [alert.NAME] with kind = \"webhook\" and url",
+            "add a channel: [alert.NAME] with a kind and where to",
         );
     }
     for channel in &settings.channels {
         match alert::rehearse(channel) {
-            Ok(()) => report.ok("alerts", format!("channel {} is ready to send", channel.name)),
+            Ok(()) => {
+                let kind = channel.kind.name();
+                let text = format!("channel {} ({kind}) is ready to send", channel.name);
+                report.ok("alerts", text);
+            }
             Err(error) => report.fault("alerts", chain(&error), "correct [alert.NAME]"),
+        }
+    }
+    if let Some(dead_man) = &settings.dead_man {
+        match alert::rehearse_dead_man(dead_man) {
+            Ok(()) => report.ok("alerts", "the dead-man's ping is ready to be sent"),
+            Err(error) => report.fault("alerts", chain(&error), "correct [alerts.dead_man]"),
         }
     }
     daemon(report, settings).await

@@ -3,8 +3,12 @@
 use clap::Args;
 
 use super::{Refused, Said, group, json as print_json, store};
+use crate::adapters::alert;
 use crate::adapters::postgres::operator::{Record, RecordKind, RecordStatus};
 use crate::config::settings::Settings;
+use crate::control::ask;
+use crate::control::protocol::{Request, Response};
+use crate::runtime::status;
 
 #[derive(Debug, Args)]
 pub(super) struct Arguments {
@@ -43,10 +47,25 @@ pub(super) async fn history(
     if json {
         return Ok(print_json(&records)?.into());
     }
+    let undelivered = undelivered(settings).await;
     if records.is_empty() {
-        return Ok("nothing has happened yet\n".to_owned().into());
+        return Ok(format!("{undelivered}nothing has happened yet\n").into());
     }
-    Ok(records.iter().map(line).collect::<String>().into())
+    Ok((undelivered + &records.iter().map(line).collect::<String>()).into())
+}
+
+/// What people have not heard of yet, by the daemon's word or, if it does not run, by what is on disk.
+async fn undelivered(settings: &Settings) -> String {
+    let channels = match ask(&settings.runtime_dir, &Request::Status).await {
+        Ok(Response::Status(status)) => status.channels,
+        Ok(_) | Err(_) => {
+            let outbox = settings.state_dir.join("outbox");
+            // Who may not look there is not told.
+            let found = alert::peek(&outbox, &settings.channels).unwrap_or_default();
+            found.into_iter().map(status::channel).collect()
+        }
+    };
+    channels.iter().map(super::status::undelivered).collect()
 }
 
 fn line(record: &Record) -> String {

@@ -4,6 +4,7 @@
 //! `main`. To add one: a variant of `Command` with its help, a file, and its line in
 //! `docs/operations.md`.
 
+mod alert;
 mod beat;
 mod check;
 mod explain;
@@ -94,8 +95,13 @@ enum Command {
     Hold(orders::HoldArguments),
     /// End a hold.
     Release(GroupArgument),
-    /// Say that you have looked at the last failovers: clears the latch that many of them set.
-    Ack(GroupArgument),
+    /// Say that you have looked: at the alerts of a group, or at one, and at the last failovers.
+    ///
+    /// Nobody else is called about these alerts, and the latch that many failovers set is cleared.
+    Ack(orders::AckArguments),
+    /// Try whether alerts arrive.
+    #[command(subcommand)]
+    Alert(alert::Command),
     /// Let the daemon's user manage the configured units, by a rule for polkit.
     ///
     /// Run as root. `understudy.service` does this at each start and reload, so that the rule follows
@@ -155,7 +161,8 @@ pub async fn run(options: Options) -> anyhow::Result<Said> {
         Command::Failback(arguments) => orders::failback(&settings?, &arguments, json).await,
         Command::Hold(arguments) => orders::hold(&settings?, &arguments, json).await,
         Command::Release(argument) => orders::release(&settings?, &argument, json).await,
-        Command::Ack(argument) => orders::acknowledge(&settings?, &argument, json).await,
+        Command::Ack(arguments) => orders::acknowledge(&settings?, &arguments, json).await,
+        Command::Alert(command) => alert::alert(&settings?, command, json).await,
         Command::History(arguments) => history::history(&settings?, &arguments, json).await,
     }
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use clap::Args;
 use serde_json::json;
 
-use super::{GroupArgument, Refused, Said, group, json as print_json, person, store};
+use super::{GroupArgument, Refused, Said, group, json as print_json, nonsense, person, store};
 use crate::adapters::postgres::operator::HandBack;
 use crate::adapters::systemd::Systemd;
 use crate::config::settings::{Group, Settings};
@@ -25,6 +25,13 @@ pub(super) struct HoldArguments {
     /// Why; everyone sees it in `status` and in alerts.
     #[arg(long, value_name = "TEXT")]
     reason: String,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct AckArguments {
+    /// A group, or the id of an alert as `status` shows it; may be left out if there is one group.
+    #[arg(value_name = "GROUP|ID")]
+    what: Option<String>,
 }
 
 #[derive(Debug, Args)]
@@ -71,19 +78,67 @@ pub(super) async fn release(
     said(json, group, if held { "released" } else { "not_held" }, text)
 }
 
+/// Alerts are the daemon's and the latch is the store's: each is done though the other cannot be.
 pub(super) async fn acknowledge(
     settings: &Settings,
-    argument: &GroupArgument,
+    arguments: &AckArguments,
     json: bool,
 ) -> anyhow::Result<Said> {
-    let group = group(settings, argument.group.as_deref())?;
-    let latched = store(settings)?.acknowledge(&group.name, &person(settings)).await?;
-    let text = if latched {
-        format!("{}: automatic failover is on again\n", group.name)
-    } else {
-        format!("{}: was not latched; failovers so far are not counted any more\n", group.name)
+    let what = arguments.what.as_deref();
+    let by = person(settings);
+    if let Some(id) = what.filter(|what| is_id(settings, what)) {
+        let text = seen(settings, None, Some(id.to_owned()), &by).await?;
+        let json = json.then(|| print_json(&json!({ "id": id, "outcome": text })));
+        return Ok(json.unwrap_or(Ok(format!("{text}\n")))?.into());
+    }
+    let group = group(settings, what)?;
+    let alerts = seen(settings, Some(group.name.clone()), None, &by).await;
+    let alerts = match alerts {
+        Ok(text) => text,
+        Err(error) => format!("alerts are not acknowledged: {error:#}"),
     };
-    said(json, group, if latched { "acknowledged" } else { "not_latched" }, text)
+    let latched = match store(settings)?.acknowledge(&group.name, &by).await {
+        Ok(latched) => latched,
+        Err(error) => {
+            let error = anyhow::Error::from(error);
+            return Err(error.context(format!("{}: {alerts}; the latch stays", group.name)));
+        }
+    };
+    let text = if latched {
+        format!("{}: automatic failover is on again; {alerts}\n", group.name)
+    } else {
+        format!(
+            "{}: was not latched; failovers so far are not counted any more; {alerts}\n",
+            group.name
+        )
+    };
+    if json {
+        let outcome = if latched { "acknowledged" } else { "not_latched" };
+        let said = json!({ "group": group.name, "outcome": outcome, "alerts": alerts });
+        return Ok(print_json(&said)?.into());
+    }
+    Ok(text.into())
+}
+
+/// Whether this is the beginning of an alert's id, as `status` shows it, and not a group's name.
+fn is_id(settings: &Settings, what: &str) -> bool {
+    const SHOWN: usize = 8;
+    let is_group = settings.groups.iter().any(|group| group.name == what);
+    !is_group && what.len() >= SHOWN && what.bytes().all(|b| b.is_ascii_hexdigit() || b == b'-')
+}
+
+async fn seen(
+    settings: &Settings,
+    group: Option<String>,
+    id: Option<String>,
+    by: &str,
+) -> anyhow::Result<String> {
+    let request = Request::Acknowledge { group, id, by: by.to_owned() };
+    match ask(&settings.runtime_dir, &request).await? {
+        Response::Accepted { text } => Ok(text),
+        Response::Refused { text } => Err(Refused(text).into()),
+        Response::Status(_) | Response::Explanation(_) => Err(nonsense().into()),
+    }
 }
 
 pub(super) async fn failback(

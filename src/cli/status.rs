@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::{Refused, Said, json as print_json, nonsense};
 use crate::config::settings::Settings;
 use crate::control::ask;
-use crate::control::protocol::{Bot, Group, Request, Response, Status};
+use crate::control::protocol::{Bot, Channel, Group, OpenAlert, Request, Response, Status};
 use crate::engine::liveness::seconds;
 
 pub(super) async fn status(settings: &Settings, json: bool) -> anyhow::Result<Said> {
@@ -41,11 +41,57 @@ fn text(status: &Status) -> String {
             );
         }
     }
+    for channel in &status.channels {
+        text += &undelivered(channel);
+    }
     for group in &status.groups {
         text.push('\n');
         text += &one(group);
     }
+    if !status.open_alerts.is_empty() {
+        text += "\nalerts that are not over (`understudy ack GROUP` or `ack ID` when you have looked):\n";
+    }
+    for alert in &status.open_alerts {
+        text += &open(alert);
+    }
     text
+}
+
+/// What a channel could not deliver yet, in a line; nothing if all is well.
+pub(super) fn undelivered(channel: &Channel) -> String {
+    let mut parts = Vec::new();
+    if channel.pending > 0 {
+        let oldest = channel.oldest.as_deref().unwrap_or("now");
+        parts.push(format!(
+            "{} not delivered, {} of them critical, the oldest of {oldest}",
+            channel.pending, channel.critical
+        ));
+    }
+    if channel.in_memory > 0 {
+        parts.push(format!("{} in memory only, as the disk is full", channel.in_memory));
+    }
+    if channel.refused > 0 {
+        parts.push(format!("{} refused by the channel for good", channel.refused));
+    }
+    if channel.lost > 0 {
+        parts.push(format!("{} LOST to a full queue", channel.lost));
+    }
+    if parts.is_empty() {
+        return String::new();
+    }
+    if let Some(error) = &channel.last_error {
+        parts.push(format!("last error: {error}"));
+    }
+    format!("! {}: {}\n", channel.name, parts.join("; "))
+}
+
+fn open(alert: &OpenAlert) -> String {
+    let id: String = alert.id.chars().take(8).collect();
+    let seen = match &alert.acknowledged_by {
+        Some(by) => format!(" (seen by {by})"),
+        None => String::new(),
+    };
+    format!("  {id}  {}  {}  {}{seen}\n", alert.since, alert.severity, alert.summary)
 }
 
 fn one(group: &Group) -> String {

@@ -7,12 +7,13 @@ use std::time::Duration;
 
 use humantime::format_duration;
 
+use super::channel;
 use super::document::{Document, Place};
 use super::fault::{Faults, Sink};
 use super::section::{Count, Item, Section, Setting, Span};
 use super::settings::{
-    Channel, ChannelKind, Fence, Group, Heartbeats, Host, Http, Identity, Listen, Quorum, Redis,
-    Settings, Severity, Store, Table, Tls, Watch,
+    Fence, Group, Heartbeats, Host, Http, Identity, Listen, Quorum, Redis, Settings, Store, Table,
+    Tls, Watch,
 };
 use super::values;
 
@@ -194,8 +195,10 @@ fn settings(root: &mut Section<'_>, around: &Surroundings) -> Settings {
     let store = root.table("store", |section| store(section, around));
     let heartbeats = root.table("heartbeats", |section| heartbeats(section, &original()));
     let http = root.table("http", |section| http(section, around));
-    let channels =
-        root.named_tables("alert", CHANNELS_MAX, |name, section| channel(name, section, around));
+    let channels = root.named_tables("alert", CHANNELS_MAX, |name, section| {
+        channel::channel(name, section, around)
+    });
+    let dead_man = root.table("alerts", |section| channel::alerts(section, around));
 
     let common = Common { node, pace, heartbeats };
     let mut claims = Claims::default();
@@ -218,6 +221,7 @@ fn settings(root: &mut Section<'_>, around: &Surroundings) -> Settings {
         store,
         http,
         channels,
+        dead_man,
         groups,
     }
 }
@@ -361,26 +365,6 @@ fn http(section: &mut Section<'_>, around: &Surroundings) -> Http {
         hosts,
         token: token.value,
         tls: tls.map(|(certificate_file, key_file)| Identity { certificate_file, key_file }),
-    }
-}
-
-fn channel(name: &str, section: &mut Section<'_>, around: &Surroundings) -> Channel {
-    // There is one kind as yet, so it decides nothing.
-    section.needed_choice("kind", (), &[("webhook", ())]);
-    let severities = [Severity::Info, Severity::Warning, Severity::Critical];
-    let severities = severities.map(|severity| (severity.as_str(), severity));
-    let min_severity = section.choice("min_severity", Severity::Info, &severities);
-    let url = section.needed_secret_or_plain(
-        "url",
-        "write where to send alerts, like \"https://hooks.example.com/x\"",
-        around,
-        values::check_url,
-    );
-    let ca_file = section.text_if_written("ca_file", values::absolute_path);
-    Channel {
-        name: name.to_owned(),
-        min_severity: min_severity.value,
-        kind: ChannelKind::Webhook { url: url.value, ca_file: ca_file.value },
     }
 }
 

@@ -25,10 +25,12 @@
 //! 3. Describe it in `docs/configuration.md` and `config/understudy.toml`. A test fails until both
 //!    know it, and until the default in the file is the true one.
 
+mod channel;
 mod document;
 pub mod fault;
 pub mod load;
 pub mod secret;
 mod section;
 pub mod settings;
+pub mod template;
 mod values;

@@ -42,6 +42,14 @@ pub(super) struct Origin {
     sound: bool,
 }
 
+impl Origin {
+    /// Whether the value is what a file says or the default, and not a stand-in for what made no
+    /// sense or is missing.
+    pub const fn is_sound(&self) -> bool {
+        self.sound
+    }
+}
+
 impl<T> Setting<T> {
     /// Whether a file says it.
     pub fn is_written(&self) -> bool {
@@ -301,6 +309,18 @@ impl<'a> Section<'a> {
         self.value(key, None, |value| secret::read(value, around).map(Some))
     }
 
+    /// A secret by reference, which must be there.
+    pub fn needed_secret(
+        &mut self,
+        key: &'static str,
+        what: &str,
+        around: &Surroundings,
+    ) -> Setting<Secret> {
+        let none = Secret::new(String::new());
+        let read = self.value(key, none, |value| secret::read(value, around));
+        self.need(read, what)
+    }
+
     /// A secret by reference or, as it may be none, in plain text. It must be there.
     pub fn needed_secret_or_plain(
         &mut self,
@@ -309,7 +329,19 @@ impl<'a> Section<'a> {
         around: &Surroundings,
         check: impl FnOnce(&str) -> Result<(), String>,
     ) -> Setting<Secret> {
-        let read = self.value(key, Secret::new(String::new()), |value| {
+        let read = self.secret_or_plain(key, "", around, check);
+        self.need(read, what)
+    }
+
+    /// The same, or the default.
+    pub fn secret_or_plain(
+        &mut self,
+        key: &'static str,
+        default: &str,
+        around: &Surroundings,
+        check: impl FnOnce(&str) -> Result<(), String>,
+    ) -> Setting<Secret> {
+        self.value(key, Secret::new(default.to_owned()), |value| {
             let plain = if let Value::Text(plain) = value { Some(plain.clone()) } else { None };
             let known = plain.is_some() || around.reads_secrets;
             let secret =
@@ -318,8 +350,13 @@ impl<'a> Section<'a> {
                 check(secret.expose())?;
             }
             Ok(secret)
-        });
-        self.need(read, what)
+        })
+    }
+
+    /// Does not read these keys, but calls none of them unknown: which are known depends on a value
+    /// that made no sense.
+    pub fn let_pass(&mut self, keys: &'static [&'static str]) {
+        self.known.extend(keys);
     }
 
     /// Notes a fault unless a relation between settings holds. It is put where the first of them is

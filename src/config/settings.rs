@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::secret::Secret;
+use super::template::Template;
 
 /// Everything that the process was told.
 #[derive(Clone, Debug)]
@@ -24,6 +25,8 @@ pub struct Settings {
     pub http: Http,
     /// Where alerts go besides the journal, by name.
     pub channels: Vec<Channel>,
+    /// Who is to notice when this node falls silent, if anybody.
+    pub dead_man: Option<DeadMan>,
     /// What fails over, by name.
     pub groups: Vec<Group>,
 }
@@ -131,6 +134,28 @@ pub struct Identity {
     pub key_file: PathBuf,
 }
 
+/// A call at an interval that says "understudy is at work here". Its absence is the alert.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DeadMan {
+    /// Where to. Secret, as such addresses often carry a token.
+    pub url: Secret,
+    /// How often.
+    pub every: Duration,
+    /// How.
+    pub method: PingMethod,
+    /// Certificate authorities in PEM; `None` means those of the system.
+    pub ca_file: Option<PathBuf>,
+}
+
+/// How a dead-man's ping is made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PingMethod {
+    /// HTTP GET.
+    Get,
+    /// HTTP POST without a body.
+    Post,
+}
+
 /// Where alerts go besides the journal.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Channel {
@@ -138,20 +163,117 @@ pub struct Channel {
     pub name: String,
     /// Alerts below this are not sent there.
     pub min_severity: Severity,
+    /// A thing that comes and goes is told a few times; then it is told once in so long, with what
+    /// happened meanwhile counted. Zero tells everything.
+    pub fold_within: Duration,
+    /// If set, only critical alerts go there, and only those that were neither acknowledged nor
+    /// resolved for so long.
+    pub escalate_after: Option<Duration>,
     /// What it is.
     pub kind: ChannelKind,
 }
 
-/// Kinds of channel.
+/// Kinds of channel. Addresses are secret, as they often carry a token.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ChannelKind {
     /// JSON by HTTP POST.
     Webhook {
-        /// Where to. Secret, as such addresses often carry a token.
-        url: Secret,
-        /// Certificate authorities in PEM; `None` means those of the system.
-        ca_file: Option<PathBuf>,
+        /// Where to, and how.
+        endpoint: Endpoint,
+        /// What to send instead of the alert's own JSON.
+        body: Option<Template>,
+        /// Key of the signature, if it is signed.
+        secret: Option<Secret>,
     },
+    /// An incoming webhook of Slack.
+    Slack(Endpoint),
+    /// A webhook of Discord.
+    Discord(Endpoint),
+    /// Events API v2 of PagerDuty.
+    PagerDuty {
+        /// Where to, and how.
+        endpoint: Endpoint,
+        /// Integration key of the service.
+        routing_key: Secret,
+    },
+    /// API v2 of Alertmanager.
+    Alertmanager(Endpoint),
+    /// E-mail by SMTP.
+    Email(Email),
+    /// A program that gets the alert on its standard input.
+    Command {
+        /// Program and arguments; no shell.
+        command: Vec<String>,
+    },
+}
+
+impl ChannelKind {
+    /// As written in the configuration.
+    #[must_use]
+    pub const fn name(&self) -> &'static str {
+        match self {
+            Self::Webhook { .. } => "webhook",
+            Self::Slack(_) => "slack",
+            Self::Discord(_) => "discord",
+            Self::PagerDuty { .. } => "pagerduty",
+            Self::Alertmanager(_) => "alertmanager",
+            Self::Email(_) => "email",
+            Self::Command { .. } => "command",
+        }
+    }
+
+    /// Whether the other side keeps what it is told until it is told that it is over.
+    #[must_use]
+    pub const fn keeps_incidents(&self) -> bool {
+        matches!(self, Self::PagerDuty { .. } | Self::Alertmanager(_))
+    }
+
+    /// Whether people read every message there, so that the same news of many groups is one.
+    #[must_use]
+    pub const fn is_read_by_people(&self) -> bool {
+        matches!(self, Self::Slack(_) | Self::Discord(_) | Self::Email(_))
+    }
+}
+
+/// Where a channel is reached by HTTP.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Endpoint {
+    /// Where to.
+    pub url: Secret,
+    /// Sent as `Authorization: Bearer`, if there is one.
+    pub token: Option<Secret>,
+    /// Certificate authorities in PEM; `None` means those of the system.
+    pub ca_file: Option<PathBuf>,
+}
+
+/// How e-mail is sent.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Email {
+    /// Name or address of the server.
+    pub host: String,
+    /// Its port.
+    pub port: u16,
+    /// Whether the connection is encrypted.
+    pub encryption: Encryption,
+    /// Certificate authorities in PEM; `None` means those of the system.
+    pub ca_file: Option<PathBuf>,
+    /// User and password to log in with, if the server wants that.
+    pub login: Option<(String, Secret)>,
+    /// Sender.
+    pub from: String,
+    /// Who gets it.
+    pub to: Vec<String>,
+}
+
+/// How a connection for e-mail is encrypted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Encryption {
+    /// Begun in the clear, and encrypted before anything is said. Without it nothing is sent.
+    StartTls,
+    /// From the first byte on.
+    Tls,
+    /// Not at all.
+    Off,
 }
 
 /// How bad an alert is.

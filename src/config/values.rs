@@ -238,6 +238,24 @@ pub(super) fn check_url(text: &str) -> Result<(), String> {
     })
 }
 
+/// Name or address of a server that has its port in a key of its own.
+pub(super) fn server_name(text: &str) -> Result<String, String> {
+    let valid = (1..=NODE_BYTES_MAX).contains(&text.len())
+        && text.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b':'))
+        && (!text.contains(':') || text.parse::<Ipv6Addr>().is_ok());
+    check(valid, || "not the name or address of a server; write it without a port".to_owned())?;
+    Ok(text.to_owned())
+}
+
+/// Someone who sends or gets mail: `ops@example.net` or `Operations <ops@example.net>`.
+pub(super) fn mailbox(text: &str) -> Result<String, String> {
+    check(text.parse::<lettre::message::Mailbox>().is_ok(), || {
+        "not an address for mail; write \"name@example.net\" or \"Name <name@example.net>\""
+            .to_owned()
+    })?;
+    Ok(text.to_owned())
+}
+
 /// The known word that `word` most likely was meant to be.
 pub(super) fn nearest<'a>(word: &str, known: &[&'a str]) -> Option<&'a str> {
     // Comparing takes the product of both lengths; what is so long is no slip of the finger.

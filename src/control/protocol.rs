@@ -34,6 +34,15 @@ pub enum Request {
         /// And why.
         reason: String,
     },
+    /// Somebody has seen alerts.
+    Acknowledge {
+        /// Those about this group.
+        group: Option<String>,
+        /// Those whose id begins so.
+        id: Option<String>,
+        /// Who, as the command line found out.
+        by: String,
+    },
 }
 
 /// An answer of the daemon.
@@ -76,8 +85,14 @@ pub struct Status {
     /// Whether the first read of the store has ended, well or not.
     #[serde(default)]
     pub started: bool,
-    /// Alerts that were not delivered yet.
+    /// Alerts that were not delivered yet, refused ones included.
     pub undelivered_alerts: u64,
+    /// Where alerts go, in the order of the configuration.
+    #[serde(default)]
+    pub channels: Vec<Channel>,
+    /// Alerts about what is neither over nor looked at.
+    #[serde(default)]
+    pub open_alerts: Vec<OpenAlert>,
     /// Where the status page, the metrics and the API are served.
     #[serde(default)]
     pub http: Vec<HttpListener>,
@@ -92,6 +107,48 @@ pub struct HttpListener {
     pub address: String,
     /// Why it is not, if it is not.
     pub fault: Option<String>,
+}
+
+/// Where alerts go.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Channel {
+    /// Its name.
+    pub name: String,
+    /// Alerts that are to be delivered.
+    pub pending: u64,
+    /// Those of them that are critical.
+    pub critical: u64,
+    /// Alerts that are in memory only, as the disk does not take them.
+    pub in_memory: u64,
+    /// Since when the oldest of them waits (RFC 3339).
+    pub oldest: Option<String>,
+    /// Alerts that are sent only if nobody reacts in time.
+    pub escalating: u64,
+    /// Alerts that the channel refused for good.
+    pub refused: u64,
+    /// Alerts that a full queue has lost since the daemon was started.
+    pub lost: u64,
+    /// Why the last attempt failed, if it did.
+    pub last_error: Option<String>,
+}
+
+/// An alert about something that is not over, or that nobody has looked at.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OpenAlert {
+    /// Identity of the last alert about it.
+    pub id: String,
+    /// Its event.
+    pub event: String,
+    /// Its group, if it is about one.
+    pub group: Option<String>,
+    /// warning or critical.
+    pub severity: String,
+    /// Since when (RFC 3339).
+    pub since: String,
+    /// In one line.
+    pub summary: String,
+    /// Who has looked at it.
+    pub acknowledged_by: Option<String>,
 }
 
 /// A group on this node at one instant.

@@ -48,6 +48,22 @@ pub struct Snapshot {
     pub refusal: Option<String>,
 }
 
+/// The little of a group by which it is known whether something is over. Asked for often, so it costs
+/// next to nothing.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Outlook {
+    /// State.
+    pub kind: Kind,
+    /// Whether the store was read since the process was started.
+    pub read: bool,
+    /// What is known of the heartbeats.
+    pub verdict: Verdict,
+    /// Whether one of them was seen to change in the present window.
+    pub beat_seen: bool,
+    /// Whether this node could take over when it was last checked.
+    pub ready: bool,
+}
+
 /// A bot at one instant.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BotView {
@@ -81,6 +97,18 @@ pub struct Takeover {
 }
 
 impl Engine {
+    /// What is known of the group, without words.
+    #[must_use]
+    pub fn outlook(&self) -> Outlook {
+        Outlook {
+            kind: self.kind(),
+            read: self.last.is_some(),
+            verdict: self.watch.verdict(&self.policy),
+            beat_seen: self.beat_seen(),
+            ready: self.check.found.as_ref().is_some_and(|(_, problems)| problems.is_empty()),
+        }
+    }
+
     /// The group as it is now.
     #[must_use]
     pub fn snapshot(&self, now: BootTime) -> Snapshot {

@@ -2,6 +2,7 @@
 //! voice, [`history`] its pen. Decisions are the engine's; SQL and unit names belong to the
 //! adapters.
 
+mod condition;
 pub mod count;
 pub mod files;
 pub mod history;
@@ -10,6 +11,7 @@ pub mod policy;
 pub mod reads;
 pub mod recorder;
 pub mod serving;
+pub mod status;
 pub mod supervisor;
 pub mod tell;
 pub mod worker;

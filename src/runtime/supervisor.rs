@@ -14,15 +14,18 @@ use tokio::sync::{Mutex, OwnedMutexGuard, mpsc, oneshot};
 use tokio::time::{sleep, timeout};
 use uuid::Uuid;
 
+use super::condition::Condition;
 use super::files;
 use super::history::{self, Entry};
 use super::notify::Notify;
 use super::policy::policy;
 use super::reads::Reads;
 use super::recorder::{Recorder, Track};
+use super::status;
 use super::tell::Teller;
 use super::worker::{Equipment, Order, QUEUE_MAX, Report, SharedStore, Worker};
 use super::{count, serving};
+use crate::adapters::alert::Which;
 use crate::adapters::postgres::Store;
 use crate::adapters::postgres::observe::Reading;
 use crate::adapters::postgres::tenure::StepOutcome;
@@ -192,6 +195,8 @@ impl Supervisor {
                 self.settings.node
             ),
         );
+        self.teller.configuration_used("understudy was started with a configuration that is valid");
+        self.watches_only_these();
         loop {
             let now = BootTime::now();
             self.wake(now);
@@ -204,6 +209,7 @@ impl Supervisor {
             if self.notify.turn(now, &self.status_line(now)) {
                 self.metrics.watchdog_fed();
             }
+            self.teller.turned(now);
             tokio::select! {
                 biased;
                 _ = terminate.recv() => break,
@@ -219,6 +225,12 @@ impl Supervisor {
         Ok(())
     }
 
+    /// What an earlier process, or this one with another configuration, told of others is past.
+    fn watches_only_these(&self) {
+        let names: Vec<_> = self.groups.iter().map(|group| group.name.as_str()).collect();
+        self.teller.watches_only(&names);
+    }
+
     // ---- turns of the loop ----
 
     /// Asks every engine what is due, and begins a read if one is.
@@ -226,6 +238,7 @@ impl Supervisor {
         for index in 0..self.groups.len() {
             self.feed(now, index, Event::Wake);
             self.see_hanging(now, index);
+            self.take_back(index);
             let group = &mut self.groups[index];
             // In the states in which no engine asks for a check, and no step is under way.
             let unasked = matches!(group.engine.kind(), Kind::Active | Kind::Interrupted);
@@ -250,6 +263,12 @@ impl Supervisor {
                 let _ending = answers.send(Answered { generation, result }).await;
             });
         }
+    }
+
+    /// Tells that it is over what was told and is not so any more.
+    fn take_back(&self, index: usize) {
+        let group = &self.groups[index];
+        self.teller.take_back(&group.name, || group.engine.outlook());
     }
 
     fn wanted(&self) -> Option<BootTime> {
@@ -419,8 +438,12 @@ impl Supervisor {
 
     fn tell(&mut self, now: BootTime, index: usize, notice: &Notice) {
         let watched = &self.groups[index];
-        self.teller.tell(&watched.name, notice);
+        self.teller.tell(&watched.name, watched.engine.kind(), notice);
         count::notice(&self.metrics, &watched.name, notice);
+        if matches!(notice, Notice::Completed { .. } | Notice::Superseded { .. }) {
+            // Told right behind it, and not in the next turn.
+            self.take_back(index);
+        }
         if let Notice::Acquired { cause, .. } = notice {
             self.record(Entry::SpoolAlerts);
             if let (Cause::Automatic, Some(stale_at)) = (cause, watched.engine.stale_at()) {
@@ -484,6 +507,9 @@ impl Supervisor {
             Request::Failover { group, force, by, reason } => {
                 self.failover(&group, force, by, reason)
             }
+            Request::Acknowledge { group, id, by } => {
+                return self.acknowledge(group, id, by, answer);
+            }
         };
         // Whoever asked may be gone.
         let _gone = answer.send(response);
@@ -499,6 +525,45 @@ impl Supervisor {
     fn no_such_group(&self, group: &str) -> Response {
         let text = format!("there is no group {group}; there are: {}", self.names());
         Response::Refused { text }
+    }
+
+    /// Answers when it is on disk, for which the loop does not wait.
+    fn acknowledge(
+        &self,
+        group: Option<String>,
+        id: Option<String>,
+        by: String,
+        answer: oneshot::Sender<Response>,
+    ) {
+        let which = id.map(Which::Id).or_else(|| group.clone().map(Which::Group));
+        let done = which.and_then(|which| self.teller.acknowledge(which, &by));
+        let teller = self.teller.clone();
+        tokio::spawn(async move {
+            let seen = match done {
+                Some(done) => done.await.ok(),
+                None => None,
+            };
+            let response = match seen {
+                None => {
+                    let text = "the alerts are busy; ask once more".to_owned();
+                    Response::Refused { text }
+                }
+                Some(seen) => {
+                    let text = match seen {
+                        0 => "no alert was waiting for that".to_owned(),
+                        1 => "1 alert acknowledged".to_owned(),
+                        seen => format!("{seen} alerts acknowledged"),
+                    };
+                    if seen > 0 {
+                        let said = format!("{text} by {by}");
+                        teller.log(Notable::AlertAcknowledged, group.as_deref(), &said);
+                    }
+                    Response::Accepted { text }
+                }
+            };
+            // Whoever asked may be gone.
+            let _gone = answer.send(response);
+        });
     }
 
     fn failover(&mut self, group: &str, force: bool, by: String, reason: String) -> Response {
@@ -537,6 +602,7 @@ impl Supervisor {
             group.units.clone_from(&watched.units);
             group
         });
+        let channels: Vec<_> = self.teller.backlog().into_iter().map(status::channel).collect();
         Status {
             version: protocol::VERSION,
             daemon: env!("CARGO_PKG_VERSION").to_owned(),
@@ -546,7 +612,9 @@ impl Supervisor {
             configuration_refused: self.settings_refused.clone(),
             uptime_s: now.since(self.started).as_secs(),
             started: self.notify.is_ready(),
-            undelivered_alerts: self.teller.undelivered(),
+            undelivered_alerts: channels.iter().map(|one| one.pending + one.refused).sum(),
+            channels,
+            open_alerts: self.teller.open().into_iter().map(status::open_alert).collect(),
             http: self.web.listeners(),
             groups: groups.collect(),
         }
@@ -660,11 +728,13 @@ impl Supervisor {
                 self.settings_refused = None;
                 let text = format!("the configuration was loaded again; watching {}", self.names());
                 self.teller.log(Notable::ConfigurationReloaded, None, &text);
+                self.teller.configuration_used(&text);
+                self.watches_only_these();
             }
             Err(why) => {
                 let text = format!("the configuration was refused, the old one stays: {why}");
+                self.teller.configuration_refused(&text);
                 self.settings_refused = Some(why);
-                self.teller.alert(Notable::ConfigurationRefused, Severity::Warning, None, &text);
             }
         }
         self.notify.ready_again();
@@ -734,10 +804,7 @@ impl Supervisor {
                 fresh.push(watched.map_err(|error| format!("{error:#}"))?);
             }
         }
-        self.teller
-            .apply(&old.channels, &settings.channels)
-            .await
-            .map_err(|error| format!("{error:#}"))?;
+        self.teller.apply(&old, &settings).await.map_err(|error| format!("{error:#}"))?;
         // From here on nothing can fail.
         let now = BootTime::now();
         match kept {
@@ -790,10 +857,11 @@ impl Supervisor {
                 kind,
                 Kind::Acquiring | Kind::Promoting | Kind::Degraded | Kind::Interrupted
             ) {
-                self.teller.alert(
+                self.teller.alert_lasting(
                     Notable::FailoverDegraded,
                     Severity::Critical,
-                    Some(&group.name),
+                    &group.name,
+                    Condition::Stuck,
                     "understudy was stopped in the middle of a takeover; start it again, and it \
                      goes on where it was",
                 );

@@ -196,6 +196,23 @@ notables! {
          understudy watches and takes over all the same, and tries again every 30 s. The \
          message says why: most often another program has the port, or the address is not \
          there yet. Mend it, or change http.listen and run `systemctl reload understudy`.";
+    AlertResolved, "alert_resolved", "26dcdad254ad4b56ac9ecad4fac6d42f", Info,
+        "What an alert told about @UNDERSTUDY_GROUP@ is over",
+        "An earlier alert said that something is wrong, and it is not so any more.";
+    AlertAcknowledged, "alert_acknowledged", "9cf2fbb3009440ce90e1dbe735b422b6", Info,
+        "Somebody has seen the alerts of @UNDERSTUDY_GROUP@",
+        "`understudy ack` was said, so nobody else is called about them.";
+    DeadManFailed, "dead_man_failed", "6150d5dbdf724f93a67d41b509d34830", Warning,
+        "The dead-man's ping fails",
+        "understudy is well, but whoever watches over it does not hear so, and will call \
+         a person. Look at the way to the address under [alerts.dead_man].";
+    DeadManWorks, "dead_man_works", "efc909c3e7864d7fafaa7b6669aeec31", Info,
+        "The dead-man's ping works",
+        "Whoever watches over understudy hears that it is well.";
+    AlertTest, "alert_test", "602a7e02cbb345a987afbdcea8b2c747", Info,
+        "A test of the alerts",
+        "Somebody tried with `understudy alert test` whether alerts arrive. Nothing is \
+         wrong, and nothing is to be done.";
     Remark, "remark", "6d43e21132e74469b98b9d2359d04dda", Info,
         "Note about @UNDERSTUDY_GROUP@",
         "Something worth keeping, such as the output of a fence command or an order of an \

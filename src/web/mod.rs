@@ -282,6 +282,7 @@ fn settings_for_tests() -> Settings {
         host_name: "bravo".to_owned(),
         credentials: None,
         credentials_at_rest: "/nowhere".into(),
+        reads_secrets: true,
         variable: |_| None,
     };
     Settings::load_in(&path, &around).unwrap()

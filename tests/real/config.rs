@@ -26,8 +26,19 @@ impl Files {
     fn new(main: impl AsRef<[u8]>) -> Self {
         let files = Self { directory: TempDir::new().unwrap() };
         files.write("understudy.toml", main);
-        for name in ["store-password", "redis-password", "http-token"] {
-            let path = files.write(&format!("credentials/{name}"), CANARY);
+        for name in [
+            "store-password",
+            "redis-password",
+            "http-token",
+            "ops-webhook-key",
+            "ops-webhook-token",
+            "slack-webhook",
+            "pagerduty-key",
+            "mail-password",
+        ] {
+            // An address where one is needed, with the secret in it.
+            let text = if name == "slack-webhook" { "https://h.example.com/" } else { "" };
+            let path = files.write(&format!("credentials/{name}"), format!("{text}{CANARY}"));
             fs::set_permissions(path, fs::Permissions::from_mode(0o600)).unwrap();
         }
         files
@@ -128,7 +139,11 @@ fn keys_in(text: &str) -> BTreeSet<String> {
 }
 
 fn generic(key: &str) -> String {
-    key.replace("group.trading", "group.NAME").replace("alert.ops", "alert.NAME")
+    let key = key.replace("group.trading", "group.NAME");
+    match key.strip_prefix("alert.").and_then(|rest| rest.split_once('.')) {
+        Some((_name, rest)) => format!("alert.NAME.{rest}"),
+        None => key,
+    }
 }
 
 /// Keys that the reader knows, from what it says about one that it does not know.
@@ -269,8 +284,8 @@ fn everything_that_can_be_said() {
     assert_eq!(settings.http.token.as_ref().unwrap().expose(), CANARY);
     assert_eq!(settings.http.tls.unwrap().key_file, Path::new("/etc/x.key"));
     assert_eq!(settings.channels[0].min_severity, Severity::Critical);
-    let ChannelKind::Webhook { url, .. } = &settings.channels[0].kind;
-    assert_eq!(url.expose(), "https://hooks.example.com/x");
+    let ChannelKind::Webhook { endpoint, .. } = &settings.channels[0].kind else { panic!() };
+    assert_eq!(endpoint.url.expose(), "https://hooks.example.com/x");
     let group = &settings.groups[0];
     assert!(group.automatic());
     assert_eq!(group.heartbeats.table.schema, "app");
@@ -303,7 +318,17 @@ latch_after = 0
     )
     .and(
         "10-alerts.toml",
-        "[alert.ops]\nkind = \"pigeon\"\nurl = \"hooks.example.com\"\nmin_severity = 1\nzzz = 1\n",
+        r#"[alert.ops]
+kind = "pigeon"
+url = "hooks.example.com"
+min_severity = 1
+to = 3
+zzz = 1
+[alert.two]
+kind = "webhook"
+url = "hooks.example.com"
+body = '{ "text": "{{sumary}}" }'
+"#,
     );
     let expected = r#"understudy.toml:1:1: nod: unknown key; did you mean "node"?
 understudy.toml:3:12: watch.interval: a duration needs a unit; write "10s" for seconds
@@ -319,10 +344,11 @@ understudy.toml:12:10: group.trading.units[0]: not the full name of a unit that 
 understudy.toml:13:22: group.trading.accept_dual_active: must be true or false, but is a text
 understudy.toml:14:9: group.trading.stale: must be "any" or "all"
 understudy.toml:15:15: group.trading.latch_after: 0 is out of range; write 1 to 100
-understudy.toml.d/10-alerts.toml:2:8: alert.ops.kind: must be "webhook"
-understudy.toml.d/10-alerts.toml:3:7: alert.ops.url: not an address; it must look like "https://hooks.example.com/x"
+understudy.toml.d/10-alerts.toml:2:8: alert.ops.kind: must be "webhook" or "slack" or "discord" or "pagerduty" or "alertmanager" or "email" or "command"
 understudy.toml.d/10-alerts.toml:4:16: alert.ops.min_severity: must be a text in quotes, but is a number
-understudy.toml.d/10-alerts.toml:5:1: alert.ops.zzz: unknown key; known here are ca_file, kind, min_severity, url"#;
+understudy.toml.d/10-alerts.toml:6:1: alert.ops.zzz: unknown key; known here are body, ca_file, command, encryption, escalate_after, fold_within, from, host, kind, min_severity, password, port, routing_key, secret, to, token, url, user
+understudy.toml.d/10-alerts.toml:9:7: alert.two.url: not an address; it must look like "https://hooks.example.com/x"
+understudy.toml.d/10-alerts.toml:10:8: alert.two.body: has a gap of an unknown name; known are at, dedup_key, detail, epoch, event, fields, folded, group, id, lasting, node, resolves, severity, status, summary"#;
     assert_eq!(files.faults(), expected);
 }
 
@@ -400,6 +426,29 @@ fn what_must_hold_between_settings() {
             "fence.command = [\"fence\"]",
             "group.trading.fence.command: the program must be an absolute path",
             "fence.command = [\"/fence\"]",
+        ),
+        (
+            "[alert.a]\nkind = \"command\"\ncommand = [\"tell\"]",
+            "alert.a.command: the program must be an absolute path",
+            "[alert.a]\nkind = \"command\"\ncommand = [\"/tell\"]",
+        ),
+        (
+            "[alert.a]\nkind = \"command\"\ncommand = [\"/tell\"]\nescalate_after = \"5m\"\n\
+             min_severity = \"warning\"",
+            "alert.a.min_severity: min_severity is of no use with escalate_after",
+            "[alert.a]\nkind = \"command\"\ncommand = [\"/tell\"]\nescalate_after = \"5m\"",
+        ),
+        (
+            "[alert]\na = { kind = \"email\", host = \"m\", from = \"a@b\", to = [\"c@d\"], user = \"u\" }",
+            "alert.a.user: user and password belong together",
+            "[alert]\na = { kind = \"email\", host = \"m\", from = \"a@b\", to = [\"c@d\"] }",
+        ),
+        (
+            "[alert]\na = { kind = \"email\", host = \"::1\", from = \"a@b\", to = [\"c@d\"], \
+             ca_file = \"/x\" }",
+            "alert.a.ca_file: ca_file is of no use with encryption = \"off\"",
+            "[alert]\na = { kind = \"email\", host = \"m\", from = \"a@b\", to = [\"c@d\"], \
+             ca_file = \"/x\" }",
         ),
         (
             "primary = \"standby-1\"",

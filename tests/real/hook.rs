@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use nix::sys::signal::kill;
 use nix::unistd::Pid;
-use understudy::adapters::hook::{HookError, OUTPUT_MAX_BYTES, Ran, run};
+use understudy::adapters::hook::{HookError, OUTPUT_MAX_BYTES, Ran, run, run_with_input};
 use understudy::time::BootTime;
 
 use crate::support::bus::wait_until;
@@ -104,4 +104,17 @@ async fn a_command_that_is_given_up_is_killed() {
 fn is_running(process: Pid) -> bool {
     let stat = fs::read_to_string(format!("/proc/{process}/stat")).unwrap_or_default();
     stat.rsplit(") ").next().is_some_and(|rest| !rest.is_empty() && !rest.starts_with('Z'))
+}
+
+#[tokio::test]
+async fn a_command_gets_its_input_whole_and_need_not_read_it() {
+    let input = "0123456789abcdef".repeat(64 * 1024);
+    let command = ["/bin/sh", "-c", "wc -c"].map(str::to_owned);
+    let ran = run_with_input(&command, &[], input.as_bytes(), PLENTY).await;
+    ran.outcome.unwrap();
+    assert_eq!(ran.lines, ["1048576"]);
+    let command = ["/bin/sh", "-c", "exec 0<&-; echo well"].map(str::to_owned);
+    let ran = run_with_input(&command, &[], input.as_bytes(), PLENTY).await;
+    ran.outcome.unwrap();
+    assert_eq!(ran.lines, ["well"]);
 }

@@ -9,6 +9,7 @@
 
 mod alerts;
 mod beat;
+mod channels;
 mod config;
 mod daemon;
 mod hook;
@@ -16,5 +17,6 @@ mod monitoring;
 mod package;
 mod postgres;
 mod redis;
+mod stories;
 mod support;
 mod units;

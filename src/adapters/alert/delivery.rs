@@ -7,9 +7,9 @@ use tokio::sync::{Notify, mpsc, oneshot};
 use uuid::Uuid;
 
 use super::outbox::{Letter, Settled};
-use super::webhook::Webhook;
-use super::{AlertError, Order, Report};
-use crate::config::settings::{Channel, ChannelKind};
+use super::sender::Sender;
+use super::{Order, Report};
+use crate::time::BootTime;
 
 /// How often a task without work looks for some: an alert that is in memory only is then tried on
 /// disk again.
@@ -61,41 +61,6 @@ pub(super) enum Verdict {
     Never { fault: String },
 }
 
-/// The client of a channel.
-#[derive(Debug)]
-pub(super) enum Sender {
-    Webhook(Webhook),
-}
-
-impl Sender {
-    pub(super) fn new(channel: &Channel) -> Result<Self, AlertError> {
-        match &channel.kind {
-            ChannelKind::Webhook { url, ca_file } => Webhook::new(url, ca_file.as_deref())
-                .map(Self::Webhook)
-                .map_err(|what| AlertError::Channel { channel: channel.name.clone(), what }),
-        }
-    }
-
-    /// Why nothing can ever be delivered, as far as can be told without trying.
-    pub(super) fn hopeless(&self) -> Option<String> {
-        match self {
-            Self::Webhook(webhook) => webhook.hopeless(),
-        }
-    }
-
-    async fn send(&self, letter: &Letter, deadline: Duration) -> Verdict {
-        let attempt = async {
-            match self {
-                Self::Webhook(webhook) => webhook.send(letter).await,
-            }
-        };
-        tokio::time::timeout(deadline, attempt).await.unwrap_or_else(|_elapsed| Verdict::Later {
-            fault: format!("no answer within {}", humantime::format_duration(deadline)),
-            after: None,
-        })
-    }
-}
-
 /// Where a delivery gets its work from and where it tells of it.
 pub(super) struct Desk {
     pub(super) channel: usize,
@@ -107,32 +72,40 @@ pub(super) struct Desk {
 }
 
 pub(super) async fn run(desk: Desk, sender: Sender) {
+    // Of the channel, not of one alert: what the next one stands for may grow while it is down.
+    let mut failures = 0;
     let mut attempts = 0;
     let mut current = None;
     loop {
-        let Ok(head) = desk.head().await else { return };
-        let Some(letter) = head else {
+        let Ok(Head { letter, next_at }) = desk.head().await else { return };
+        let Some(letter) = letter else {
+            let idle = next_at.map_or(IDLE_MAX, |at| at.since(BootTime::now()).min(IDLE_MAX));
             // Woken or not, the next question tells whether there is work.
-            let _woken = tokio::time::timeout(IDLE_MAX, desk.waker.notified()).await;
+            let _woken = tokio::time::timeout(idle, desk.waker.notified()).await;
             continue;
         };
-        // The head changes without being settled if a full queue dropped it.
+        // The head changes without being settled if a full queue dropped it, or more was folded.
         if current.replace(letter.id) != Some(letter.id) {
             attempts = 0;
         }
         attempts += 1;
-        match sender.send(&letter, desk.pace.attempt_deadline).await {
+        match sender.send(&letter.alert, desk.pace.attempt_deadline).await {
             Verdict::Delivered => {
+                failures = 0;
                 desk.settle(letter.id, Settled::Delivered).await;
                 desk.report(|channel| Report::Delivered { channel, id: letter.id, attempts });
             }
             Verdict::Never { fault } => {
+                failures = 0;
                 desk.settle(letter.id, Settled::Dead).await;
+                desk.failed(&fault).await;
                 desk.report(|channel| Report::Dead { channel, id: letter.id, fault });
             }
             Verdict::Later { fault, after } => {
+                failures += 1;
+                desk.failed(&fault).await;
                 let chance = Uuid::new_v4().as_u64_pair().1;
-                let pause = desk.pace.pause(attempts, chance);
+                let pause = desk.pace.pause(failures, chance);
                 let again_in = after.map_or(pause, |after| {
                     after.min(desk.pace.retry_after_max).max(desk.pace.pause_min)
                 });
@@ -144,9 +117,16 @@ pub(super) async fn run(desk: Desk, sender: Sender) {
     }
 }
 
+/// What a channel is to do next.
+pub(super) struct Head {
+    pub(super) letter: Option<Letter>,
+    /// When there will be something, if there is nothing now.
+    pub(super) next_at: Option<BootTime>,
+}
+
 impl Desk {
     /// `Err` once the outbox is gone.
-    async fn head(&self) -> Result<Option<Letter>, ()> {
+    async fn head(&self) -> Result<Head, ()> {
         let (reply, answer) = oneshot::channel();
         let order = Order::Head { channel: self.channel, reply };
         self.orders.send(order).await.map_err(|_closed| ())?;
@@ -156,6 +136,11 @@ impl Desk {
     async fn settle(&self, id: Uuid, settled: Settled) {
         // If the outbox is gone the next question says so.
         let _closed = self.orders.send(Order::Settle { channel: self.channel, id, settled }).await;
+    }
+
+    async fn failed(&self, fault: &str) {
+        let order = Order::Failed { channel: self.channel, fault: fault.to_owned() };
+        let _closed = self.orders.send(order).await;
     }
 
     fn report(&self, report: impl FnOnce(String) -> Report) {

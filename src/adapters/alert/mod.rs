@@ -6,41 +6,56 @@
 //! disk when the process was killed is delivered by the next one, with the same id.
 //!
 //! To add a kind of channel: a variant of `ChannelKind`, a module beside `webhook` and an arm in
-//! `Sender`.
+//! `Sender`. Each attempt has a deadline and is made by the channel's own task, so that one that
+//! hangs holds no other.
 
+mod alertmanager;
+mod command;
+mod dead_man;
 mod delivery;
+mod discord;
+mod email;
+mod files;
+mod fold;
+mod http;
+mod message;
+mod open;
 mod outbox;
+mod pagerduty;
+mod queue;
+mod sender;
+mod slack;
+mod story;
 mod webhook;
 
-use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
-use serde::{Deserialize, Serialize};
 use thiserror::Error;
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 use uuid::Uuid;
 
-use self::delivery::Sender;
+use self::delivery::{Head, Verdict};
 use self::outbox::Note;
-use crate::config::settings::{Channel, Severity};
+use self::sender::Sender;
+use crate::config::settings::{self, Channel, Severity};
 use crate::error::chain;
 
+pub use self::dead_man::DeadMan;
 pub use self::delivery::Pace;
-pub use self::outbox::{Backlog, Outbox, OutboxError, Settled};
+pub use self::message::{Alert, Folded, Resolves};
+pub use self::open::{Open, Which};
+pub use self::outbox::{Backlog, Letter, Outbox, OutboxError, Settled, peek};
 
-/// Version of the JSON that is stored and sent; see `docs/alerts.md`.
-const VERSION: u32 = 1;
+/// Alerts and questions that wait for the disk: two about each of ten thousand groups, should the
+/// store of all of them go away. When it is full the caller gets its alert back and still has the
+/// journal.
+const ORDERS_MAX: usize = 20_000;
 
-/// Text beyond this is cut off: an alert is read on a telephone, and many services refuse long
-/// ones.
-const DETAIL_BYTES_MAX: usize = 8 * 1024;
-
-/// Alerts and questions that wait for the disk. More than a failover of every group makes; when it
-/// is full the caller gets its alert back and still has the journal.
-const ORDERS_MAX: usize = 256;
+/// Orders between two looks at the whole, at most.
+const PUBLISHED_AFTER: u32 = 64;
 
 /// Reports that wait for the daemon to log them. It is told again by `status`, so what does not fit
 /// is dropped.
@@ -61,32 +76,37 @@ pub fn rehearse(channel: &Channel) -> Result<(), AlertError> {
     }
 }
 
-/// Something that people should know.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(into = "Wire", try_from = "Wire")]
-pub struct Alert {
-    /// The same at every delivery; a second alert with the same id is not sent.
-    pub id: Uuid,
-    /// When it happened, for people.
-    pub at: SystemTime,
-    /// How bad it is.
-    pub severity: Severity,
-    /// Stable name for machines, such as `failover_completed`.
-    pub event: String,
-    /// Which group it is about.
-    pub group: Option<String>,
-    /// In which tenure.
-    pub epoch: Option<u64>,
-    /// Which node says so.
-    pub node: String,
-    /// One line.
-    pub summary: String,
-    /// What happened, and what to do.
-    pub detail: String,
-    /// Equal for alerts about the same thing, so that a receiver can fold them.
-    pub dedup_key: String,
-    /// Further facts, by name.
-    pub fields: BTreeMap<String, String>,
+/// The same for the dead-man's ping.
+///
+/// # Errors
+/// If it could not be sent.
+pub fn rehearse_dead_man(settings: &settings::DeadMan) -> Result<(), AlertError> {
+    dead_man::rehearse(settings)
+}
+
+/// Sends an alert through a channel now, past the outbox, and waits for the outcome. What it begins
+/// at a service that keeps incidents is ended at once, if `resolved` says how.
+///
+/// # Errors
+/// Why it was not delivered, in words.
+pub async fn deliver_now(
+    channel: &Channel,
+    alert: &Alert,
+    resolved: &Alert,
+    deadline: Duration,
+) -> Result<(), String> {
+    let sender = Sender::new(channel).map_err(|error| chain(&error))?;
+    if let Some(what) = sender.hopeless() {
+        return Err(what);
+    }
+    let mut verdict = sender.send(alert, deadline).await;
+    if channel.kind.keeps_incidents() && verdict == Verdict::Delivered {
+        verdict = sender.send(resolved, deadline).await;
+    }
+    match verdict {
+        Verdict::Delivered => Ok(()),
+        Verdict::Later { fault, .. } | Verdict::Never { fault } => Err(fault),
+    }
 }
 
 /// What became of an alert, for the log.
@@ -139,6 +159,11 @@ pub enum Report {
         /// What went wrong.
         fault: String,
     },
+    /// The dead-man's ping failed, or works again. Told at each change only.
+    Ping {
+        /// What went wrong, if it failed.
+        fault: Option<String>,
+    },
     /// A file in the outbox is no alert. It was moved aside.
     Unreadable {
         /// Which channel.
@@ -174,6 +199,7 @@ pub enum AlertError {
 pub struct Alerts {
     orders: mpsc::Sender<Order>,
     backlog: watch::Receiver<Vec<Backlog>>,
+    open: watch::Receiver<Vec<Open>>,
     deliveries: Vec<JoinHandle<()>>,
     keeper: Option<std::thread::JoinHandle<()>>,
 }
@@ -183,7 +209,16 @@ enum Order {
     Store(Box<Alert>),
     Head {
         channel: usize,
-        reply: oneshot::Sender<Option<outbox::Letter>>,
+        reply: oneshot::Sender<Head>,
+    },
+    Failed {
+        channel: usize,
+        fault: String,
+    },
+    Acknowledge {
+        which: Which,
+        by: String,
+        done: oneshot::Sender<usize>,
     },
     Settle {
         channel: usize,
@@ -215,6 +250,7 @@ impl Alerts {
         let (orders, inbox) = mpsc::channel(ORDERS_MAX);
         let (reports, receiver) = mpsc::channel(REPORTS_MAX);
         let (backlog_sender, backlog) = watch::channel(outbox.undelivered());
+        let (open_sender, open) = watch::channel(outbox.open_alerts());
         let wakers = channels.iter().map(|_| Arc::new(Notify::new())).collect::<Vec<_>>();
 
         let keeper = Keeper {
@@ -222,6 +258,7 @@ impl Alerts {
             wakers: wakers.clone(),
             reports: reports.clone(),
             backlog: backlog_sender,
+            open: open_sender,
         };
         let keeper = std::thread::Builder::new()
             .name("outbox".to_owned())
@@ -241,7 +278,7 @@ impl Alerts {
                 tokio::spawn(delivery::run(desk, sender))
             });
         let deliveries = deliveries.collect();
-        Ok((Self { orders, backlog, deliveries, keeper: Some(keeper) }, receiver))
+        Ok((Self { orders, backlog, open, deliveries, keeper: Some(keeper) }, receiver))
     }
 
     /// Hands over an alert without waiting for anything.
@@ -256,6 +293,8 @@ impl Alerts {
                 // What comes back is what was sent.
                 Order::Head { .. }
                 | Order::Settle { .. }
+                | Order::Failed { .. }
+                | Order::Acknowledge { .. }
                 | Order::Sync { .. }
                 | Order::Close { .. } => Ok(()),
             },
@@ -276,6 +315,22 @@ impl Alerts {
     #[must_use]
     pub fn backlog(&self) -> watch::Receiver<Vec<Backlog>> {
         self.backlog.clone()
+    }
+
+    /// What was told and is neither over nor looked at. Follows each change.
+    #[must_use]
+    pub fn open(&self) -> watch::Receiver<Vec<Open>> {
+        self.open.clone()
+    }
+
+    /// Somebody looked at these: nobody else is called about them. Answers with how many they were;
+    /// no answer means that the disk is too slow for it just now.
+    #[must_use]
+    pub fn acknowledge(&self, which: Which, by: String) -> oneshot::Receiver<usize> {
+        let (done, answer) = oneshot::channel();
+        // If the queue is full, the sender is dropped, which is an answer too.
+        let _full = self.orders.try_send(Order::Acknowledge { which, by, done });
+        answer
     }
 
     /// Waits until everything that was pushed is on disk, and up to `grace` for it to be delivered.
@@ -328,40 +383,61 @@ struct Keeper {
     wakers: Vec<Arc<Notify>>,
     reports: mpsc::Sender<Report>,
     backlog: watch::Sender<Vec<Backlog>>,
+    open: watch::Sender<Vec<Open>>,
 }
 
 impl Keeper {
     fn run(mut self, mut inbox: mpsc::Receiver<Order>) {
+        let mut unpublished = 0;
         while let Some(order) = inbox.blocking_recv() {
-            match order {
-                Order::Store(alert) => {
-                    if let Err(error) = self.outbox.push(&alert) {
-                        self.report(Report::NotStored { id: alert.id, fault: chain(&error) });
-                    }
-                    self.wakers.iter().for_each(|waker| waker.notify_one());
-                }
-                Order::Head { channel, reply } => {
-                    self.outbox.flush();
-                    // A delivery that stopped asking was aborted.
-                    let _gone = reply.send(self.outbox.head(channel));
-                }
-                Order::Settle { channel, id, settled } => self.outbox.settle(channel, id, settled),
-                Order::Sync { stored } => {
-                    self.outbox.flush();
-                    let in_memory = self.outbox.undelivered().iter().any(|one| one.in_memory > 0);
-                    let _gone = stored.send(!in_memory);
-                }
-                Order::Close { done } => {
-                    self.outbox.flush();
-                    self.publish();
-                    let _gone = done.send(());
-                }
+            self.carry_out(order);
+            unpublished += 1;
+            // A storm of alerts is written one by one, and told of in heaps.
+            if inbox.is_empty() || unpublished >= PUBLISHED_AFTER {
+                unpublished = 0;
+                self.publish();
             }
-            self.publish();
+        }
+    }
+
+    fn carry_out(&mut self, order: Order) {
+        match order {
+            Order::Store(alert) => {
+                if let Err(error) = self.outbox.push(&alert) {
+                    self.report(Report::NotStored { id: alert.id, fault: chain(&error) });
+                }
+                self.wakers.iter().for_each(|waker| waker.notify_one());
+            }
+            Order::Head { channel, reply } => {
+                self.outbox.flush();
+                let letter = self.outbox.head(channel);
+                let next_at = if letter.is_none() { self.outbox.next_at(channel) } else { None };
+                // A delivery that stopped asking was aborted.
+                let _gone = reply.send(Head { letter, next_at });
+            }
+            Order::Settle { channel, id, settled } => self.outbox.settle(channel, id, settled),
+            Order::Failed { channel, fault } => self.outbox.failed(channel, fault),
+            Order::Acknowledge { which, by, done } => {
+                let seen = self.outbox.acknowledge(&which, &by);
+                // Who is told looks at the status next.
+                self.publish();
+                let _gone = done.send(seen);
+            }
+            Order::Sync { stored } => {
+                self.outbox.flush();
+                let in_memory = self.outbox.undelivered().iter().any(|one| one.in_memory > 0);
+                let _gone = stored.send(!in_memory);
+            }
+            Order::Close { done } => {
+                self.outbox.flush();
+                self.publish();
+                let _gone = done.send(());
+            }
         }
     }
 
     fn publish(&mut self) {
+        self.outbox.flush_open();
         for note in self.outbox.take_notes() {
             self.report(match note {
                 Note::Dropped { channel, id, severity } => {
@@ -372,12 +448,8 @@ impl Keeper {
                 }
             });
         }
-        let backlog = self.outbox.undelivered();
-        self.backlog.send_if_modified(|old| {
-            let changed = *old != backlog;
-            *old = backlog;
-            changed
-        });
+        replace(&self.backlog, self.outbox.undelivered());
+        replace(&self.open, self.outbox.open_alerts());
     }
 
     fn report(&self, report: Report) {
@@ -386,75 +458,11 @@ impl Keeper {
     }
 }
 
-/// The JSON form of an alert.
-#[derive(Serialize, Deserialize)]
-struct Wire {
-    version: u32,
-    id: Uuid,
-    at: String,
-    severity: String,
-    event: String,
-    group: Option<String>,
-    epoch: Option<u64>,
-    node: String,
-    summary: String,
-    detail: String,
-    dedup_key: String,
-    fields: BTreeMap<String, String>,
-}
-
-impl From<Alert> for Wire {
-    fn from(alert: Alert) -> Self {
-        let mut detail = alert.detail;
-        if detail.len() > DETAIL_BYTES_MAX {
-            let boundary = (0..=DETAIL_BYTES_MAX).rev().find(|at| detail.is_char_boundary(*at));
-            detail.truncate(boundary.unwrap_or(0));
-            detail.push_str(" [cut]");
-        }
-        Self {
-            version: VERSION,
-            id: alert.id,
-            // The format knows no earlier date, and a clock that says so is not worth a panic.
-            at: humantime::format_rfc3339_millis(alert.at.max(UNIX_EPOCH)).to_string(),
-            severity: alert.severity.as_str().to_owned(),
-            event: alert.event,
-            group: alert.group,
-            epoch: alert.epoch,
-            node: alert.node,
-            summary: alert.summary,
-            detail,
-            dedup_key: alert.dedup_key,
-            fields: alert.fields,
-        }
-    }
-}
-
-impl TryFrom<Wire> for Alert {
-    type Error = String;
-
-    fn try_from(wire: Wire) -> Result<Self, String> {
-        if wire.version != VERSION {
-            return Err(format!("version {} is not {VERSION}", wire.version));
-        }
-        Ok(Self {
-            id: wire.id,
-            at: humantime::parse_rfc3339(&wire.at).map_err(|error| error.to_string())?,
-            severity: severity(&wire.severity)
-                .ok_or_else(|| format!("severity {:?}", wire.severity))?,
-            event: wire.event,
-            group: wire.group,
-            epoch: wire.epoch,
-            node: wire.node,
-            summary: wire.summary,
-            detail: wire.detail,
-            dedup_key: wire.dedup_key,
-            fields: wire.fields,
-        })
-    }
-}
-
-fn severity(text: &str) -> Option<Severity> {
-    [Severity::Info, Severity::Warning, Severity::Critical]
-        .into_iter()
-        .find(|severity| severity.as_str() == text)
+/// Tells those who watch only of a change.
+fn replace<T: PartialEq>(watched: &watch::Sender<T>, new: T) {
+    watched.send_if_modified(|old| {
+        let changed = *old != new;
+        *old = new;
+        changed
+    });
 }

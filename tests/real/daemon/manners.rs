@@ -21,6 +21,7 @@ fn systemd_hears_that_it_is_ready_how_it_is_and_that_it_ends() {
     let mut standby = scene.standby().watching();
     standby.notified.wait_for("STATUS=trading: ");
     standby.notified.wait_for("WATCHDOG=1");
+    standby.notified.wait_for("READY=1");
     assert_eq!(standby.notified.all().iter().filter(|line| *line == "READY=1").count(), 1);
     let asked = BootTime::now();
     assert!(standby.terminate().success());

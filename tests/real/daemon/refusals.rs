@@ -7,8 +7,10 @@ use std::time::Duration;
 
 use super::{LONG, WINDOW};
 use crate::support::daemon::{Ran, Scene, SmallDisk, Standby, TIMEOUT};
+use crate::support::http::{Answer, Http};
 use crate::support::postgres::Postgres;
 use crate::support::redis::{Redis, free_port};
+use crate::support::smtp::{Manner, Smtp};
 
 /// Faults of the configuration.
 const CONFIG: i32 = 78;
@@ -18,7 +20,7 @@ const UNREACHABLE: i32 = 69;
 const FAULT: i32 = 2;
 
 /// Every command that reads the configuration, with one that acts on nothing else first.
-const COMMANDS: [&[&str]; 9] = [
+const COMMANDS: [&[&str]; 10] = [
     &["run"],
     &["setup"],
     &["status"],
@@ -28,6 +30,7 @@ const COMMANDS: [&[&str]; 9] = [
     &["ack"],
     &["failover", "--yes", "--force"],
     &["failback"],
+    &["alert", "test"],
 ];
 
 /// No command works with this configuration, all say these words, and `check` says them too.
@@ -397,6 +400,36 @@ fn no_password_is_ever_shown() {
     standby.configure("store.password", reference("file", &file));
     standby.configure("group.redis.password", reference("env", "BIRD"));
     standby.configure("group.redis.address", format!("127.0.0.1:{}", standby.redis().port));
+    // Channels whose other side hangs up, refuses and repeats the secret, or is not there.
+    let chatty = Http::start(&[Answer::With(500, format!("X-Repeated: {CANARY}"))]);
+    let mute = Smtp::start(Manner::Refusing("AUTH", "535 canary-bird-7b1f is wrong"));
+    let url = format!("http://127.0.0.1:{}/{CANARY}", chatty.port);
+    let url = reference("file", &secret(&standby.path("url"), &url));
+    for (name, kind) in [
+        ("a", "webhook"),
+        ("b", "slack"),
+        ("c", "discord"),
+        ("d", "alertmanager"),
+        ("e", "pagerduty"),
+    ] {
+        standby.configure(&format!("alert.{name}.kind"), kind);
+        standby.configure(&format!("alert.{name}.url"), url.clone());
+    }
+    standby.configure("alert.a.secret", reference("file", &file));
+    standby.configure("alert.a.token", reference("file", &file));
+    standby.configure("alert.e.routing_key", reference("file", &file));
+    standby.configure("alerts.dead_man.url", url);
+    for (key, value) in [
+        ("kind", "email"),
+        ("host", "127.0.0.1"),
+        ("from", "a@example.net"),
+        ("user", "understudy"),
+    ] {
+        standby.configure(&format!("alert.f.{key}"), value);
+    }
+    standby.configure("alert.f.port", i64::from(mute.port));
+    standby.configure("alert.f.to", vec!["b@example.net"]);
+    standby.configure("alert.f.password", reference("file", &file));
     standby.environment.push(("BIRD".to_owned(), CANARY.to_owned()));
     standby.environment.push(("UNDERSTUDY_LOG".to_owned(), "trace".to_owned()));
     set_up_with_password(&standby, &[("BIRD", CANARY)]);
@@ -408,6 +441,8 @@ fn no_password_is_ever_shown() {
             &["status", "--json"],
             &["history", "--json"],
             &["failover", "--dry-run"],
+            &["alert", "test"],
+            &["alert", "test", "--json"],
         ]) {
             said += &format!("{:?}\n", standby.run_with(command, &[("BIRD", CANARY)]));
         }

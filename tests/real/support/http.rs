@@ -16,6 +16,9 @@ use rustls::{ServerConfig, ServerConnection, StreamOwned};
 
 use super::certificates::Certificates;
 
+/// Between two bytes of an answer that drips.
+const DRIP: Duration = Duration::from_millis(50);
+
 /// How to answer one request.
 #[derive(Clone, Debug)]
 pub enum Answer {
@@ -27,6 +30,8 @@ pub enum Answer {
     Silence,
     /// With something that is not HTTP.
     Garbage,
+    /// Byte by byte, so that it takes for ever.
+    Drip,
 }
 
 /// A request that came.
@@ -68,17 +73,8 @@ impl Http {
 
     /// The same with encryption.
     pub fn start_tls(certificates: &Certificates, answers: &[Answer]) -> Self {
-        let certificate = CertificateDer::from_pem_file(&certificates.certificate).expect("PEM");
-        let key = PrivateKeyDer::from_pem_file(&certificates.key).expect("PEM");
-        let provider = Arc::new(rustls::crypto::ring::default_provider());
-        let config = ServerConfig::builder_with_provider(provider)
-            .with_safe_default_protocol_versions()
-            .expect("versions")
-            .with_no_client_auth()
-            .with_single_cert(vec![certificate], key)
-            .expect("a certificate with its key");
         let listener = TcpListener::bind(("127.0.0.1", 0)).expect("a port");
-        Self::listen(listener, answers, Some(Arc::new(config)))
+        Self::listen(listener, answers, Some(server_config(certificates)))
     }
 
     fn listen(listener: TcpListener, answers: &[Answer], tls: Option<Arc<ServerConfig>>) -> Self {
@@ -119,6 +115,20 @@ impl Http {
     }
 }
 
+/// What a server needs to encrypt.
+pub fn server_config(certificates: &Certificates) -> Arc<ServerConfig> {
+    let certificate = CertificateDer::from_pem_file(&certificates.certificate).expect("PEM");
+    let key = PrivateKeyDer::from_pem_file(&certificates.key).expect("PEM");
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let config = ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .expect("versions")
+        .with_no_client_auth()
+        .with_single_cert(vec![certificate], key)
+        .expect("a certificate with its key");
+    Arc::new(config)
+}
+
 fn serve(
     stream: impl Read + Write,
     requests: &std::sync::mpsc::Sender<Request>,
@@ -140,6 +150,13 @@ fn serve(
             Answer::Silence => {
                 // Until the client gives up and closes the connection.
                 stream.read_to_end(&mut Vec::new()).ok();
+                return;
+            }
+            Answer::Drip => {
+                // Until the client gives up.
+                while stream.get_mut().write_all(b"x").is_ok() && stream.get_mut().flush().is_ok() {
+                    thread::sleep(DRIP);
+                }
                 return;
             }
             Answer::Garbage => "\u{1}\u{2} this is no HTTP \r\n\r\n".to_owned(),

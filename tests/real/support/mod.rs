@@ -9,5 +9,6 @@ pub mod daemon;
 pub mod http;
 pub mod postgres;
 pub mod redis;
+pub mod smtp;
 pub mod stage;
 pub mod wait;
