@@ -181,9 +181,11 @@ impl Stage {
                 has(&["trading  failover done on trading-b (epoch 1)"]);
             }
             // The explanation is below the event that it explains.
-            ("First drill", "journalctl -u understudy -x") => {
-                has(&["failover completed", "-- Subject: ", "-- Defined-By: understudy"])
-            }
+            ("First drill", "journalctl -u understudy -x") => has(&[
+                "failover completed",
+                "Subject: Failover of trading completed",
+                "Defined-By: understudy",
+            ]),
             ("First drill", line) if line.contains("UNDERSTUDY_EVENT=failover_completed") => {
                 self.event_has_its_fields(said);
             }
