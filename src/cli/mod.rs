@@ -144,8 +144,11 @@ pub struct Refused(pub String);
 pub async fn run(options: Options) -> anyhow::Result<Said> {
     let Options { config, json, command } = options;
     let settings = match command {
-        // While a reload runs, systemd does not let anybody see the credentials.
-        Command::Permit(_) => Settings::load_without_secrets(&config),
+        // While a reload runs, systemd does not let anybody see the credentials; and those who may
+        // only look have no right to them.
+        Command::Permit(_) | Command::Status | Command::Explain(_) | Command::Replay(_) => {
+            Settings::load_without_secrets(&config)
+        }
         _ => Settings::load(&config),
     };
     match command {
@@ -153,7 +156,7 @@ pub async fn run(options: Options) -> anyhow::Result<Said> {
         Command::Permit(arguments) => permit::permit(settings, &arguments, json).await,
         Command::Run => run::run(settings?, config).await,
         Command::Setup(arguments) => setup::setup(&settings?, &arguments, json).await,
-        Command::Status => status::status(&settings?, json).await,
+        Command::Status => status::status(settings, json).await,
         Command::Explain(arguments) => explain::explain(&settings?, &arguments, json).await,
         Command::Replay(arguments) => replay::replay(&settings?, &arguments, json),
         Command::Failover(arguments) => failover::failover(&settings?, arguments, json).await,

@@ -1,15 +1,27 @@
 //! `understudy status`: one screen that says who has what, and what would happen next.
 
+use std::path::Path;
 use std::time::Duration;
 
 use super::{Refused, Said, json as print_json, nonsense};
+use crate::config::fault::Faults;
+use crate::config::load::RUNTIME_DIR;
 use crate::config::settings::Settings;
 use crate::control::ask;
 use crate::control::protocol::{Bot, Channel, Group, OpenAlert, Request, Response, Status};
 use crate::engine::liveness::seconds;
 
-pub(super) async fn status(settings: &Settings, json: bool) -> anyhow::Result<Said> {
-    let status = match ask(&settings.runtime_dir, &Request::Status).await? {
+/// A daemon that runs on with an older configuration is asked also if the one on disk has faults: that
+/// is when somebody wants to know.
+pub(super) async fn status(settings: Result<Settings, Faults>, json: bool) -> anyhow::Result<Said> {
+    let asked = match settings {
+        Ok(settings) => ask(&settings.runtime_dir, &Request::Status).await?,
+        Err(faults) => match ask(Path::new(RUNTIME_DIR), &Request::Status).await {
+            Ok(answer) => answer,
+            Err(_) => return Err(faults.into()),
+        },
+    };
+    let status = match asked {
         Response::Status(status) => status,
         Response::Refused { text } => return Err(Refused(text).into()),
         Response::Accepted { .. } | Response::Explanation(_) => return Err(nonsense().into()),

@@ -27,6 +27,9 @@ bots = ["equity"]
 units = ["equity.service"]
 "#;
 
+/// Where the control socket is unless `runtime_dir` says otherwise; `RuntimeDirectory=` of the unit.
+pub const RUNTIME_DIR: &str = "/run/understudy";
+
 /// As long as the monitor that understudy replaces. Faster than 100 ms the reads would be the
 /// store's main load; slower than five minutes nobody waits for a failover.
 const INTERVAL: Span = span(secs(10), millis(100), mins(5));
@@ -184,7 +187,7 @@ fn settings(root: &mut Section<'_>, around: &Surroundings) -> Settings {
         root.missing("this host has no usable name; write node = \"NAME\"");
     }
     let state_dir = root.text("state_dir", "/var/lib/understudy", values::absolute_path);
-    let runtime_dir = root.text("runtime_dir", "/run/understudy", values::absolute_path);
+    let runtime_dir = root.text("runtime_dir", RUNTIME_DIR, values::absolute_path);
     root.relation(
         !state_dir.value.starts_with(&runtime_dir.value),
         &[&state_dir.origin, &runtime_dir.origin],

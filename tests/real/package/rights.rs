@@ -124,6 +124,11 @@ fn the_rule_follows_the_configuration() {
         told.contains("unknown key") || told.contains("group.trading.wrong")
     });
     assert_eq!(done(host, &format!("cat {RULE}")), rule);
+    // Whoever is called to it can see how it is, without a right to the secrets.
+    for who in ["", "runuser -u understudy -- "] {
+        let status = done(host, &format!("{who}understudy status"));
+        assert!(status.contains("is NOT in use"), "{status}");
+    }
 }
 
 #[test]
