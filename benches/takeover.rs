@@ -14,6 +14,7 @@
 #![allow(clippy::print_stdout, reason = "its result")]
 #![allow(clippy::print_stderr, reason = "its progress")]
 
+mod common;
 #[allow(dead_code, reason = "made for the tests, which need more of it")]
 #[path = "../tests/real/support/mod.rs"]
 mod support;
@@ -28,6 +29,7 @@ use tokio_postgres::Client;
 use understudy::time::BootTime;
 use zbus::MessageStream;
 
+use common::{Figures, Report, number, number_before};
 use support::bus::Container;
 use support::daemon::{Scene, Standby, until};
 use support::redis::Redis;
@@ -36,7 +38,7 @@ use support::redis::Redis;
 const DETECTIONS: usize = 24;
 
 /// Runs of each side, unless `UNDERSTUDY_BENCH_RUNS` says otherwise.
-const RUNS: usize = 50;
+const RUNS: u64 = 50;
 
 /// What the lease may take after the deadline.
 const LATE_MAX_MS: f64 = 50.0;
@@ -48,26 +50,26 @@ fn main() {
     let detection = detection();
     let Compared { daemon, bare, steps } = takeover();
     let ratios = [daemon.median / bare.median, daemon.p99 / bare.p99];
-    println!("\n{:44}{:>9}{:>9}{:>9}{:>9}{:>6}", "ms", "min", "median", "p99", "max", "n");
-    detection.print("silence long enough → lease");
-    daemon.print("decision → both units active, understudy");
-    bare.print("the same calls, bare client");
-    println!("{:44}{:>9}{:>9.2}{:>9.2}", "ratio", "", ratios[0], ratios[1]);
-    println!("understudy's steps, median ms: {}", steps.join(", "));
-    println!(
-        "targets: lease within {LATE_MAX_MS} ms: {}; median ratio within {RATIO_MAX}: {}",
+    let mut heads = vec!["milliseconds"];
+    heads.extend(Figures::HEADS);
+    let mut report = Report::new("takeover", &heads);
+    report.row("silence long enough → lease acquired", detection.cells());
+    report.row("decision → both units active, understudy", daemon.cells());
+    report.row("the same calls by a bare client, in turns with it", bare.cells());
+    let [median, p99] = ratios.map(|ratio| format!("{ratio:.2}"));
+    report.row("ratio", vec![String::new(), median, p99, String::new(), String::new()]);
+    report.note(format!("Steps, median milliseconds after the decision: {}.", steps.join(", ")));
+    report.note(format!(
+        "Targets: lease within {LATE_MAX_MS} ms at p99: {}; ratio of medians within {RATIO_MAX}: {}.",
         met(detection.p99 <= LATE_MAX_MS),
         met(ratios[0] <= RATIO_MAX)
-    );
-    let result = json!({
-        "bench": "takeover",
-        "detection_ms": detection.json(),
-        "takeover_ms": daemon.json(),
-        "bare_ms": bare.json(),
-        "ratio_of_medians": ratios[0],
-        "ratio_of_p99": ratios[1],
-    });
-    println!("{result}");
+    ));
+    report.json("detection_ms", detection.json());
+    report.json("takeover_ms", daemon.json());
+    report.json("bare_ms", bare.json());
+    report.json("ratio_of_medians", json!(ratios[0]));
+    report.json("ratio_of_p99", json!(ratios[1]));
+    report.finish();
 }
 
 fn met(met: bool) -> &'static str {
@@ -99,14 +101,6 @@ fn detection() -> Figures {
     Figures::of(late.collect())
 }
 
-/// The number in front of these words where they came last.
-fn number_before(log: &str, words: &str) -> f64 {
-    let line = log.lines().rfind(|line| line.contains(words)).unwrap();
-    let before = line.split(words).next().unwrap();
-    // The log has whole milliseconds, cut off.
-    before.split_whitespace().next_back().unwrap().parse::<f64>().unwrap() + 0.5
-}
-
 // ---- how fast it is then ----
 
 struct Compared {
@@ -116,7 +110,7 @@ struct Compared {
 }
 
 fn takeover() -> Compared {
-    let runs = std::env::var("UNDERSTUDY_BENCH_RUNS").map_or(RUNS, |runs| runs.parse().unwrap());
+    let runs = number("UNDERSTUDY_BENCH_RUNS", RUNS);
     eprintln!("takeover: {runs} runs of each side");
     let scene = Scene::new();
     // Alerts, and leaves the rest to us.
@@ -141,10 +135,10 @@ fn takeover() -> Compared {
         floor.push(bare.run(&runtime));
         bare.stop_units(&runtime);
         back_in_line(&scene, standby.redis());
-        ours.push(take_over(&standby, u64::try_from(run).unwrap()));
+        ours.push(take_over(&standby, run));
         back_in_line(&scene, standby.redis());
         // Not in step with anything that happens every second.
-        thread::sleep(Duration::from_millis(37 * (run as u64 % 6)));
+        thread::sleep(Duration::from_millis(37 * (run % 6)));
     }
     Compared { daemon: Figures::of(ours), bare: Figures::of(floor), steps: steps(&scene) }
 }
@@ -319,41 +313,4 @@ async fn active_state(bus: &zbus::Connection, unit: &str) -> String {
     let body = answer.body();
     let state: zbus::Variant<'_> = body.deserialize().unwrap();
     String::try_from(state).unwrap()
-}
-
-// ---- figures ----
-
-struct Figures {
-    sorted: Vec<f64>,
-    median: f64,
-    p99: f64,
-}
-
-impl Figures {
-    fn of(mut samples: Vec<f64>) -> Self {
-        samples.sort_by(f64::total_cmp);
-        let at = |part: f64| samples[((samples.len() - 1) as f64 * part).round() as usize];
-        Self { median: at(0.5), p99: at(0.99), sorted: samples }
-    }
-
-    fn min(&self) -> f64 {
-        self.sorted[0]
-    }
-
-    fn max(&self) -> f64 {
-        self.sorted[self.sorted.len() - 1]
-    }
-
-    fn print(&self, what: &str) {
-        let Self { median, p99, sorted } = self;
-        let (min, max, n) = (self.min(), self.max(), sorted.len());
-        println!("{what:44}{min:>9.1}{median:>9.1}{p99:>9.1}{max:>9.1}{n:>6}");
-    }
-
-    fn json(&self) -> serde_json::Value {
-        json!({
-            "n": self.sorted.len(), "min": self.min(), "median": self.median,
-            "p99": self.p99, "max": self.max(),
-        })
-    }
 }
