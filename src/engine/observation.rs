@@ -81,6 +81,66 @@ pub struct Observation {
     pub lease: Lease,
     /// One entry for each configured bot, in the order of the configuration.
     pub bots: Vec<Bot>,
+    /// The nodes of a paired group, as they last said of themselves; none in observed mode.
+    #[serde(default)]
+    pub members: Vec<Member>,
+    /// The newest order to hand the group over that is not carried out yet.
+    #[serde(default)]
+    pub request: Option<Request>,
+}
+
+/// A node of a paired group, by its own words.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Member {
+    /// Its name.
+    pub node: String,
+    /// Counts its reports. A node whose count moves is there; what clocks say of it means nothing.
+    pub beat: u64,
+    /// Whether it could run the group.
+    pub ready: bool,
+    /// Why not.
+    pub problems: Vec<String>,
+    /// The order that it is prepared for: it waits for nothing but the lease.
+    pub prepared_for: Option<Nonce>,
+}
+
+/// An order to hand a group over to another node.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Request {
+    /// Its identity.
+    pub id: Nonce,
+    /// Why there is one.
+    pub kind: RequestKind,
+    /// It is about this tenure and no later one.
+    pub from_epoch: Epoch,
+    /// The node that is to have the group; `None` if the holder may choose.
+    pub target: Option<String>,
+    /// Who asked, and why.
+    pub by: String,
+    /// The reason that was given.
+    pub reason: String,
+    /// Whether the holder is at it: the target gets ready.
+    pub announced: bool,
+}
+
+/// Why a group is handed over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum RequestKind {
+    /// A person wants it elsewhere; nothing may be lost.
+    Switchover,
+    /// The holder cannot run it any more.
+    HandOver,
+}
+
+impl RequestKind {
+    /// Its name in the store.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Switchover => "switchover",
+            Self::HandOver => "hand_over",
+        }
+    }
 }
 
 /// The row of a bot in the heartbeat table.
@@ -134,6 +194,13 @@ pub struct Lease {
     pub nonce: Option<Nonce>,
     /// Counts the renewals of the present tenure.
     pub seq: u64,
+    /// The holder's units are dead this long after its last renewal, whatever happens to it; zero if
+    /// nobody renews, as in observed mode.
+    #[serde(default)]
+    pub ttl: Duration,
+    /// Whom the last holder left the group to; only while nobody has it.
+    #[serde(default)]
+    pub offered_to: Option<String>,
     /// A person said: do not act.
     pub hold: Option<Hold>,
     /// Too many automatic failovers; a person has to look first.

@@ -146,6 +146,7 @@ impl Order {
 
 /// What a worker reports.
 #[derive(Debug)]
+#[expect(clippy::large_enum_variant, reason = "made, sent once and gone")]
 pub enum Report {
     /// Something for the engine.
     Event(Event),
@@ -435,6 +436,7 @@ impl Worker {
 
     async fn attempt(&mut self, token: Token, step: Step, again: bool) -> Outcome {
         match step {
+            Step::Guard => Outcome::NotBegun("there is no guard yet".to_owned()),
             Step::Fence => self.fence(token).await,
             Step::Promote => self.promote(token, again).await,
             Step::Persist => self.persist(token).await,
@@ -606,6 +608,7 @@ fn progress_name(memory: &Memory) -> &'static str {
         Progress::Asked => "acquire",
         Progress::At(step) => step.name(),
         Progress::Complete => "complete",
+        Progress::Leaving => "leaving",
         Progress::Over => "over",
     }
 }

@@ -31,14 +31,15 @@ pub fn policy() -> Policy {
         max_gap: s(25),
         blind_after: s(120),
         automatic: true,
-        plan: Step::ALL.iter().map(|step| (*step, step_deadline(*step))).collect(),
+        plan: Step::ALL[1..].iter().map(|step| (*step, step_deadline(*step))).collect(),
+        paired: None,
     }
 }
 
 const fn step_deadline(step: Step) -> Duration {
     match step {
         Step::Fence | Step::Start | Step::Beat => s(60),
-        Step::Promote | Step::Persist | Step::Flip | Step::Publish => s(5),
+        Step::Guard | Step::Promote | Step::Persist | Step::Flip | Step::Publish => s(5),
     }
 }
 
@@ -48,6 +49,8 @@ pub fn lease(epoch: u64, holder: &str) -> Lease {
         holder: Some(holder.to_owned()),
         nonce: None,
         seq: 0,
+        ttl: Duration::ZERO,
+        offered_to: None,
         hold: None,
         latched: false,
         cooldown_left: None,
@@ -64,6 +67,8 @@ pub fn read(lease: &Lease, bots: Vec<Bot>) -> Observation {
         seen_at: String::new(),
         lease: lease.clone(),
         bots,
+        members: Vec::new(),
+        request: None,
     }
 }
 

@@ -163,6 +163,8 @@ impl Walk {
             seen_at: self.guise.seen_at.to_owned(),
             lease,
             bots,
+            members: Vec::new(),
+            request: None,
         }
     }
 
@@ -340,6 +342,13 @@ impl Walk {
                 }
                 Action::Moved(edge) => {
                     self.edges.insert(*edge);
+                }
+                Action::Look
+                | Action::Announce(_)
+                | Action::EndRequest { .. }
+                | Action::HandOver { .. }
+                | Action::Rejoin { .. } => {
+                    return Err(format!("only in paired mode: {}", action.in_words()));
                 }
                 Action::Tell(_) | Action::Answer { .. } => {}
             }

@@ -261,6 +261,8 @@ impl Watched {
                 seen_at: read.seen_at.clone(),
                 lease: lease.into(),
                 bots,
+                members: Vec::new(),
+                request: None,
             })
         };
         Reading {
@@ -328,6 +330,8 @@ impl From<LeaseRow> for Lease {
             holder: row.holder,
             nonce: row.nonce.map(|nonce| Nonce(nonce.as_u128())),
             seq: row.seq,
+            ttl: Duration::ZERO,
+            offered_to: None,
             hold: row.hold.map(|hold| Hold {
                 by: hold.by,
                 reason: hold.reason.unwrap_or_default(),

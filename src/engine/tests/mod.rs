@@ -10,6 +10,7 @@ mod explain;
 mod observe_failed;
 mod observed;
 mod operator;
+mod paired;
 mod step_ended;
 mod units_stopped;
 mod wake;
@@ -20,7 +21,9 @@ use super::Engine;
 use super::edge::{Edge, Kind, Why};
 use super::event::{Action, Answer, Cause, Command, Event, Memory, Outcome, Progress, Recalled};
 use super::notice::Notice;
-use super::observation::{Bot, Epoch, Hold, Lease, Nonce, Observation, StoreIdentity, Token};
+use super::observation::{
+    Bot, Epoch, Hold, Lease, Member, Nonce, Observation, Request, StoreIdentity, Token,
+};
 use super::plan::Step;
 use super::policy::{CHECK_DEADLINE, Policy, STOP_DEADLINE};
 use crate::time::BootTime;
@@ -45,6 +48,7 @@ fn policy() -> Policy {
         plan: [Step::Promote, Step::Flip, Step::Start, Step::Beat]
             .map(|step| (step, ms(30_000)))
             .to_vec(),
+        paired: None,
     }
 }
 
@@ -63,8 +67,8 @@ fn run(step: Step, again: bool) -> Action {
 
 /// Whether something was said that matches.
 macro_rules! tells {
-    ($actions:expr, $notice:pat) => {
-        $actions.iter().any(|action| matches!(action, Action::Tell($notice)))
+    ($actions:expr, $notice:pat $(if $guard:expr)?) => {
+        $actions.iter().any(|action| matches!(action, Action::Tell($notice) $(if $guard)?))
     };
 }
 use tells;
@@ -77,6 +81,8 @@ struct Stage {
     status: &'static str,
     store: &'static str,
     lease: Lease,
+    members: Vec<Member>,
+    request: Option<Request>,
 }
 
 impl Stage {
@@ -87,12 +93,23 @@ impl Stage {
             holder: Some("alpha".to_owned()),
             nonce: None,
             seq: 0,
+            ttl: Duration::ZERO,
+            offered_to: None,
             hold: None,
             latched: false,
             cooldown_left: None,
         };
         let engine = Engine::new(BootTime::from_duration(ms(now)), policy, NONCE, recalled);
-        Self { engine, now, heartbeat: "a", status: "PRIMARY", store: "s", lease }
+        Self {
+            engine,
+            now,
+            heartbeat: "a",
+            status: "PRIMARY",
+            store: "s",
+            lease,
+            members: Vec::new(),
+            request: None,
+        }
     }
 
     fn new() -> Self {
@@ -106,6 +123,9 @@ impl Stage {
             stage.ours();
             stage.read();
             return stage;
+        }
+        if kind == Kind::HandingOver {
+            return paired::handing_over();
         }
         let mut stage = Self::new();
         stage.read();
@@ -176,6 +196,8 @@ impl Stage {
             seen_at: self.now.to_string(),
             lease: self.lease.clone(),
             bots: vec![bot.clone(), bot],
+            members: self.members.clone(),
+            request: self.request.clone(),
         }
     }
 
