@@ -394,18 +394,8 @@ impl Notice {
             Self::Adopted { epoch, units_active: true } => {
                 format!("this node has the group since epoch {epoch}; its units run")
             }
-            Self::Adopted { epoch, units_active: false } => format!(
-                "this node has the group since epoch {epoch}, but not all of its units are active. \
-                 They were running when understudy was last here, so somebody stopped them or they \
-                 failed; understudy leaves them. Start them with systemctl, or give the group back \
-                 with `understudy failback`"
-            ),
-            Self::Contested { epoch } => format!(
-                "this node holds the lease (epoch {epoch}) of a takeover that was interrupted, but \
-                 the bots beat and not all of their units run here: somebody started them \
-                 elsewhere. Understudy does nothing. If they should run there, say so with \
-                 `understudy failback`; if here, stop them there and then `understudy failover`"
-            ),
+            Self::Adopted { epoch, units_active: false } => adopted_without_units(*epoch),
+            Self::Contested { epoch } => contested(*epoch),
             Self::StepDone { step, took, .. } => {
                 format!("{} done in {}: {}", step, seconds(*took), step.promise())
             }
@@ -446,6 +436,24 @@ impl Notice {
             Self::RejoinFailed { fault } => rejoin_failed(fault),
         }
     }
+}
+
+fn adopted_without_units(epoch: Epoch) -> String {
+    format!(
+        "this node has the group since epoch {epoch}, but not all of its units are active. \
+                 They were running when understudy was last here, so somebody stopped them or they \
+                 failed; understudy leaves them. Start them with systemctl, or give the group back \
+                 with `understudy failback`"
+    )
+}
+
+fn contested(epoch: Epoch) -> String {
+    format!(
+        "this node holds the lease (epoch {epoch}) of a takeover that was interrupted, but \
+                 the bots beat and not all of their units run here: somebody started them \
+                 elsewhere. Understudy does nothing. If they should run there, say so with \
+                 `understudy failback`; if here, stop them there and then `understudy failover`"
+    )
 }
 
 fn guard_gone(epoch: Epoch, why: &str) -> String {
