@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::edge::Edge;
 use super::notice::Notice;
-use super::observation::{Bot, Epoch, Lease, Nonce, Observation, Request, Token};
+use super::observation::{Bot, Epoch, Lease, Nonce, Observation, PendingRequest, Token};
 use super::plan::Step;
 use crate::time::BootTime;
 
@@ -301,7 +301,7 @@ pub enum Action {
     },
     /// Write into the store that the group is about to be handed over, so that the other node gets
     /// ready.
-    Announce(Request),
+    Announce(PendingRequest),
     /// Write into the store how an order to hand over ended.
     EndRequest {
         /// Which.

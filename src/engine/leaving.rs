@@ -9,7 +9,7 @@ use super::edge::{Kind, Why};
 use super::event::{Action, Memory, Outcome, Progress};
 use super::liveness::Verdict;
 use super::notice::Notice;
-use super::observation::{Nonce, Request, RequestKind};
+use super::observation::{Nonce, PendingRequest, RequestKind};
 use super::plan::Step;
 use super::policy::{HAND_OVER_MAX, PREPARE_MAX, PREPARED_FOR, STOP_DEADLINE, TRY_AGAIN_EVERY};
 use super::{Engine, Next, Phase, State, Tenure};
@@ -66,7 +66,7 @@ impl Engine {
         };
         match to {
             Some(to) => {
-                let order = Request {
+                let order = PendingRequest {
                     id: self.new_nonce(),
                     kind: RequestKind::HandOver,
                     from_epoch: tenure.token.epoch,
@@ -91,7 +91,7 @@ impl Engine {
     pub(super) fn switchover_asked(
         &mut self,
         now: BootTime,
-        order: Request,
+        order: PendingRequest,
         out: &mut Vec<Action>,
     ) -> (bool, String) {
         match self.may_leave(now, order.target.as_deref()) {
@@ -148,7 +148,7 @@ impl Engine {
         }
     }
 
-    fn leave(&mut self, now: BootTime, order: Request, to: String, out: &mut Vec<Action>) {
+    fn leave(&mut self, now: BootTime, order: PendingRequest, to: String, out: &mut Vec<Action>) {
         let Some(tenure) = self.tenure().cloned() else { return };
         let why = match order.kind {
             RequestKind::Switchover => Why::Asked,
@@ -156,7 +156,7 @@ impl Engine {
         };
         let (epoch, reason) = (tenure.token.epoch, order.reason.clone());
         out.push(Action::Tell(Notice::HandingOver { epoch, to: to.clone(), reason }));
-        let order = Request { target: Some(to.clone()), announced: true, ..order };
+        let order = PendingRequest { target: Some(to.clone()), announced: true, ..order };
         out.push(Action::Announce(order.clone()));
         let phase = Phase::Preparing { until: now + PREPARE_MAX };
         self.go(State::HandingOver { tenure, order, to, phase }, why, out);
@@ -187,7 +187,7 @@ impl Engine {
         } else if order.announced {
             (false, "it was interrupted".to_owned())
         } else {
-            match self.switchover_asked(now, order, out) {
+            match self.switchover_asked(now, *order, out) {
                 (true, _) => return,
                 (false, why) => (false, why),
             }
@@ -299,9 +299,9 @@ impl Engine {
     // ---- on the node that gets it ----
 
     /// The order by which this node is about to get the group.
-    fn order_for_us(&self) -> Option<&Request> {
+    fn order_for_us(&self) -> Option<&PendingRequest> {
         let (_, observation) = self.last.as_ref()?;
-        observation.request.as_ref().filter(|order| {
+        observation.request.as_deref().filter(|order| {
             order.announced
                 && order.target.as_deref() == Some(self.policy.node.as_str())
                 && order.from_epoch == observation.lease.epoch

@@ -53,7 +53,7 @@ use edge::{Edge, Kind, Why};
 use event::{Action, Cause, Command, Event, GuardReport, Memory, Progress, Recalled, Way};
 use liveness::{Verdict, Watch, seconds};
 use notice::Notice;
-use observation::{Epoch, Nonce, Observation, Request, RequestKind, Token};
+use observation::{Epoch, Nonce, Observation, PendingRequest, RequestKind, Token};
 use plan::Step;
 use policy::{BEAT_EVERY, HAND_OVER_EVERY, LEASE_DEADLINE, Policy, RESUME_MAX, STOP_DEADLINE};
 
@@ -95,7 +95,7 @@ struct Pair {
     /// The epoch under which the last holder was seen to leave the group to somebody.
     offer: Option<Epoch>,
     /// The order by which this node is about to get the group, or got it.
-    order: Option<Request>,
+    order: Option<PendingRequest>,
     /// The group's nodes: name, how often they reported, and when that was seen to grow.
     peers: Vec<(String, u64, Option<BootTime>)>,
     /// When a group whose bots are silent here is looked at again.
@@ -132,7 +132,7 @@ enum State {
     },
     HandingOver {
         tenure: Tenure,
-        order: Request,
+        order: PendingRequest,
         to: String,
         phase: Phase,
     },
@@ -715,8 +715,13 @@ impl Engine {
     }
 
     /// A person's wish, as an order about the present tenure.
-    fn order_of_a_person(&mut self, target: Option<String>, by: String, reason: String) -> Request {
-        Request {
+    fn order_of_a_person(
+        &mut self,
+        target: Option<String>,
+        by: String,
+        reason: String,
+    ) -> PendingRequest {
+        PendingRequest {
             id: self.new_nonce(),
             kind: RequestKind::Switchover,
             from_epoch: self.tenure().map_or(Epoch(0), |tenure| tenure.token.epoch),

@@ -20,8 +20,8 @@ impl fmt::Display for Epoch {
     }
 }
 
-/// Random identity of a tenure. An epoch can be granted twice after the store was restored from a
-/// backup; the pair (epoch, nonce) cannot, and is compared for equality only.
+/// Random identity, of a tenure before all. An epoch can be granted twice after the store was restored
+/// from a backup; the pair (epoch, nonce) cannot, and is compared for equality only.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(into = "String", try_from = "String")]
 pub struct Nonce(pub u128);
@@ -81,66 +81,12 @@ pub struct Observation {
     pub lease: Lease,
     /// One entry for each configured bot, in the order of the configuration.
     pub bots: Vec<Bot>,
-    /// The nodes of a paired group, as they last said of themselves; none in observed mode.
+    /// The nodes of the group as they say of themselves, by name; none in observed mode.
     #[serde(default)]
     pub members: Vec<Member>,
-    /// The newest order to hand the group over that is not carried out yet.
+    /// What the holder was asked to do and nobody has finished yet.
     #[serde(default)]
-    pub request: Option<Request>,
-}
-
-/// A node of a paired group, by its own words.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Member {
-    /// Its name.
-    pub node: String,
-    /// Counts its reports. A node whose count moves is there; what clocks say of it means nothing.
-    pub beat: u64,
-    /// Whether it could run the group.
-    pub ready: bool,
-    /// Why not.
-    pub problems: Vec<String>,
-    /// The order that it is prepared for: it waits for nothing but the lease.
-    pub prepared_for: Option<Nonce>,
-}
-
-/// An order to hand a group over to another node.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Request {
-    /// Its identity.
-    pub id: Nonce,
-    /// Why there is one.
-    pub kind: RequestKind,
-    /// It is about this tenure and no later one.
-    pub from_epoch: Epoch,
-    /// The node that is to have the group; `None` if the holder may choose.
-    pub target: Option<String>,
-    /// Who asked, and why.
-    pub by: String,
-    /// The reason that was given.
-    pub reason: String,
-    /// Whether the holder is at it: the target gets ready.
-    pub announced: bool,
-}
-
-/// Why a group is handed over.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-pub enum RequestKind {
-    /// A person wants it elsewhere; nothing may be lost.
-    Switchover,
-    /// The holder cannot run it any more.
-    HandOver,
-}
-
-impl RequestKind {
-    /// Its name in the store.
-    #[must_use]
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Switchover => "switchover",
-            Self::HandOver => "hand_over",
-        }
-    }
+    pub request: Option<Box<PendingRequest>>,
 }
 
 /// The row of a bot in the heartbeat table.
@@ -184,7 +130,7 @@ impl Bot {
 }
 
 /// The group's lease, and what operators have said about the group.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Lease {
     /// Fencing number of the present tenure.
     pub epoch: Epoch,
@@ -194,11 +140,11 @@ pub struct Lease {
     pub nonce: Option<Nonce>,
     /// Counts the renewals of the present tenure.
     pub seq: u64,
-    /// The holder's units are dead this long after its last renewal, whatever happens to it; zero if
-    /// nobody renews, as in observed mode.
+    /// The holder's units are dead so long after its last renewal, in real time. Zero: it does not
+    /// renew, as in observed mode. What the last holder had, if nobody has the group.
     #[serde(default)]
     pub ttl: Duration,
-    /// Whom the last holder left the group to; only while nobody has it.
+    /// Node that the last holder handed the group over to, which has not taken it yet.
     #[serde(default)]
     pub offered_to: Option<String>,
     /// A person said: do not act.
@@ -218,4 +164,97 @@ pub struct Hold {
     pub reason: String,
     /// What is left of it when this was read; `None` if it has no end.
     pub left: Option<Duration>,
+}
+
+/// On what ground a node asks for a group.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Way {
+    /// Its holder is silent. The only one in observed mode.
+    Silent,
+    /// Nobody has it.
+    Free,
+    /// This node has it, and goes on with a new tenure.
+    Again,
+    /// It was handed over to this node.
+    Offer,
+}
+
+impl Way {
+    /// As in the store.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Silent => "silent",
+            Self::Free => "free",
+            Self::Again => "again",
+            Self::Offer => "offer",
+        }
+    }
+}
+
+/// A node of a group, as it says of itself.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Member {
+    /// Its name.
+    pub node: String,
+    /// Identity of one run of its daemon. Two that take turns are two hosts with one name.
+    pub incarnation: Nonce,
+    /// Grows with each report of one incarnation. A node is alive if it changes.
+    pub beat: u64,
+    /// Highest epoch that it has ever seen of the group.
+    pub max_epoch: Epoch,
+    /// Its version of understudy.
+    pub version: String,
+    /// Whether it could run the group now.
+    pub ready: bool,
+    /// Why not.
+    pub problems: Vec<String>,
+    /// Request that it is prepared to be the target of.
+    pub prepared_for: Option<Nonce>,
+    /// How long it watches silence before it takes over.
+    pub window: Duration,
+    /// How old the report is, in milliseconds by the store's clock. For people; nothing is decided by
+    /// it.
+    pub age_ms: i64,
+}
+
+/// Something that a holder was asked to do, and that nobody has finished yet.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PendingRequest {
+    /// Identity.
+    pub id: Nonce,
+    /// What.
+    pub kind: RequestKind,
+    /// The holder of this epoch was asked. If another one has begun, the request is void.
+    pub from_epoch: Epoch,
+    /// To which node; `None` for whichever is best.
+    pub target: Option<String>,
+    /// Who asked.
+    pub by: String,
+    /// And why.
+    pub reason: String,
+    /// Whether the holder said that it has begun.
+    pub announced: bool,
+}
+
+/// What a holder can be asked to do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RequestKind {
+    /// A person wants another node to have the group.
+    Switchover,
+    /// The holder cannot run the group any more and wants another node to.
+    HandOver,
+}
+
+impl RequestKind {
+    /// As in the store.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Switchover => "switchover",
+            Self::HandOver => "hand_over",
+        }
+    }
 }

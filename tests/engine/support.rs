@@ -44,17 +44,7 @@ const fn step_deadline(step: Step) -> Duration {
 }
 
 pub fn lease(epoch: u64, holder: &str) -> Lease {
-    Lease {
-        epoch: Epoch(epoch),
-        holder: Some(holder.to_owned()),
-        nonce: None,
-        seq: 0,
-        ttl: Duration::ZERO,
-        offered_to: None,
-        hold: None,
-        latched: false,
-        cooldown_left: None,
-    }
+    Lease { epoch: Epoch(epoch), holder: Some(holder.to_owned()), ..Lease::default() }
 }
 
 pub fn beat(value: &str) -> Bot {

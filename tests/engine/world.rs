@@ -47,7 +47,7 @@ pub struct Report {
 }
 
 #[derive(Clone, Debug)]
-#[expect(clippy::large_enum_variant, reason = "made, sent once and gone")]
+#[expect(clippy::large_enum_variant, reason = "most messages are reads")]
 enum Message {
     Read { id: u64, answer: Result<Observation, String> },
     Checked(Vec<String>),

@@ -22,7 +22,7 @@ use super::edge::{Edge, Kind, Why};
 use super::event::{Action, Answer, Cause, Command, Event, Memory, Outcome, Progress, Recalled};
 use super::notice::Notice;
 use super::observation::{
-    Bot, Epoch, Hold, Lease, Member, Nonce, Observation, Request, StoreIdentity, Token,
+    Bot, Epoch, Hold, Lease, Member, Nonce, Observation, PendingRequest, StoreIdentity, Token,
 };
 use super::plan::Step;
 use super::policy::{CHECK_DEADLINE, Policy, STOP_DEADLINE};
@@ -82,23 +82,13 @@ struct Stage {
     store: &'static str,
     lease: Lease,
     members: Vec<Member>,
-    request: Option<Request>,
+    request: Option<Box<PendingRequest>>,
 }
 
 impl Stage {
     fn with(policy: Policy, recalled: Option<Recalled>) -> Self {
         let now = 1_000_000;
-        let lease = Lease {
-            epoch: Epoch(1),
-            holder: Some("alpha".to_owned()),
-            nonce: None,
-            seq: 0,
-            ttl: Duration::ZERO,
-            offered_to: None,
-            hold: None,
-            latched: false,
-            cooldown_left: None,
-        };
+        let lease = Lease { epoch: Epoch(1), holder: Some("alpha".to_owned()), ..Lease::default() };
         let engine = Engine::new(BootTime::from_duration(ms(now)), policy, NONCE, recalled);
         Self {
             engine,

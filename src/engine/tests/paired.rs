@@ -28,7 +28,18 @@ fn paired() -> Policy {
 }
 
 fn member(node: &str, beat: u64) -> Member {
-    Member { node: node.to_owned(), beat, ready: true, problems: Vec::new(), prepared_for: None }
+    Member {
+        node: node.to_owned(),
+        incarnation: Nonce(1),
+        beat,
+        max_epoch: Epoch(0),
+        version: String::new(),
+        ready: true,
+        problems: Vec::new(),
+        prepared_for: None,
+        window: ms(23_000),
+        age_ms: 0,
+    }
 }
 
 impl Stage {
@@ -441,7 +452,7 @@ fn with_nobody_to_hand_over_to_they_are_started_once_more() {
 
 #[test]
 fn an_order_from_another_node_is_carried_out_or_refused() {
-    let order = Request {
+    let order = PendingRequest {
         id: Nonce(55),
         kind: RequestKind::Switchover,
         from_epoch: Epoch(2),
@@ -451,11 +462,11 @@ fn an_order_from_another_node_is_carried_out_or_refused() {
         announced: false,
     };
     let mut stage = Stage::holder();
-    stage.request = Some(order.clone());
+    stage.request = Some(Box::new(order.clone()));
     assert_eq!(order_of(&stage.pass(2, true, true)), Nonce(55));
 
     let mut stage = Stage::holder();
-    stage.request = Some(Request { from_epoch: Epoch(1), ..order.clone() });
+    stage.request = Some(Box::new(PendingRequest { from_epoch: Epoch(1), ..order.clone() }));
     let actions = stage.pass(4, true, true);
     let ended: Vec<_> =
         actions.iter().filter(|action| matches!(action, Action::EndRequest { .. })).collect();
@@ -463,7 +474,7 @@ fn an_order_from_another_node_is_carried_out_or_refused() {
 
     let mut stage = Stage::holder();
     stage.members[0].ready = false;
-    stage.request = Some(order);
+    stage.request = Some(Box::new(order));
     let actions = stage.pass(2, true, true);
     assert!(
         actions.iter().any(|action| matches!(action, Action::EndRequest { done: false, text, .. }
@@ -475,7 +486,7 @@ fn an_order_from_another_node_is_carried_out_or_refused() {
 fn the_node_that_gets_the_group_reads_often_and_takes_an_offer_at_once() {
     let mut stage = Stage::standby();
     stage.pass(10, true, true);
-    stage.request = Some(Request {
+    stage.request = Some(Box::new(PendingRequest {
         id: Nonce(55),
         kind: RequestKind::Switchover,
         from_epoch: Epoch(1),
@@ -483,7 +494,7 @@ fn the_node_that_gets_the_group_reads_often_and_takes_an_offer_at_once() {
         by: "ann".to_owned(),
         reason: "drill".to_owned(),
         announced: true,
-    });
+    }));
     stage.pass(2, true, true);
     stage.answer_check();
     let now = BootTime::from_duration(ms(stage.now));
