@@ -172,10 +172,7 @@ impl Connection {
     /// Checks the settings; connects later.
     pub(super) fn new(host: &Host, settings: &settings::Redis) -> Result<Self, RedisError> {
         install_crypto_provider();
-        let address = match host {
-            Host::Tcp(name, port) => format!("{name}:{port}"),
-            Host::Unix(path, _) => path.display().to_string(),
-        };
+        let address = name(host);
         let client = client(host, settings, &address)?;
         let user = settings.user.clone().unwrap_or_else(|| "default".to_owned());
         Ok(Self { client, address, user, deadline: settings.call_timeout, open: None })
@@ -278,6 +275,14 @@ impl Connection {
 
     fn late(&self) -> RedisError {
         RedisError::Deadline { address: self.address.clone(), after: self.deadline }
+    }
+}
+
+/// A server's address, for people.
+pub(super) fn name(host: &Host) -> String {
+    match host {
+        Host::Tcp(name, port) => format!("{name}:{port}"),
+        Host::Unix(path, _) => path.display().to_string(),
     }
 }
 
