@@ -1,4 +1,4 @@
-//! What a returning primary does with its Redis, by hand: `rejoin ADDRESS MASTER COPIES`.
+//! What a returning primary does with its Redis, by hand: `rejoin GROUP ADDRESS MASTER COPIES`.
 //!
 //! The tests kill it at each point, and start it again.
 
@@ -15,6 +15,8 @@ use understudy::config::settings::{self, Host, Tls};
 /// Makes a Redis a replica of another one, after what it alone has was copied.
 #[derive(Parser)]
 struct Arguments {
+    /// Whose Redis it is, for the names of the copies.
+    group: String,
     /// The Redis that has to follow, as HOST:PORT.
     address: String,
     /// The one that it has to follow, as HOST:PORT.
@@ -39,7 +41,7 @@ async fn main() -> anyhow::Result<()> {
         call_timeout: Duration::from_secs(1),
     })?;
     let request = Rejoin {
-        group: "trading",
+        group: &arguments.group,
         upstream: &upstream,
         copies: &arguments.copies,
         stall_max: None,

@@ -149,7 +149,8 @@ impl RedisError {
             Self::Lost { .. } => "Look into the log of redis: it stopped or closed the connection.",
             Self::Refused { code, .. } if code == "NOPERM" => {
                 "Give the ACL user: +ping +info +role +replicaof +slaveof +config|rewrite +config|get \
-                 +acl|dryrun +pubsub|numsub +set +get ~understudy:*"
+                 +acl|dryrun +pubsub|numsub +set +get ~understudy:*; for a rejoin or a switchover also \
+                 +psync +replconf +client|pause +client|unpause"
             }
             Self::Refused { code, .. } if code == "LOADING" => "Wait until redis has loaded.",
             Self::Refused { .. } | Self::Senseless { .. } => {

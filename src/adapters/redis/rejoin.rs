@@ -27,7 +27,11 @@ use crate::error::chain;
 use crate::time::BootTime;
 
 /// Between two looks at a replica that copies.
-const LOOK_EVERY: Duration = Duration::from_millis(100);
+const LOOK_EVERY: Duration = Duration::from_millis(50);
+
+/// How long a server may take to notice that the copy has ended. If it takes longer, a next attempt may
+/// copy once more, which is no harm.
+const LEAVES_WITHIN: Duration = Duration::from_secs(2);
 
 /// How long a replica may show no progress. A master that hangs is given up by its replicas after
 /// this time too (`repl-timeout`), and a person should know.
@@ -514,13 +518,28 @@ impl Redis {
         if !pause.holds(BootTime::now()) {
             return Err(RejoinFault::PauseLost);
         }
-        let after = info(&mut self.local).await?;
+        let after = self.without_the_copier(&local).await?;
         if after.server.run_id != local.server.run_id {
             return Err(RejoinFault::Busy("was restarted while its data were saved"));
         }
         let (server, new_master) = (self.address(), name(request.upstream));
         copy::note(&kept, request.group, server, &new_master, after.keys, &state(&after));
         Ok(kept)
+    }
+
+    /// A sample of when the server has noticed that the copy has ended. Until then it sends pings to
+    /// it, and they count as writes.
+    async fn without_the_copier(&mut self, before: &Sample) -> Result<Sample, RedisError> {
+        let replicas = before.server.connected_replicas;
+        let began = BootTime::now();
+        loop {
+            let sample = info(&mut self.local).await?;
+            let waited = BootTime::now().since(began);
+            if sample.server.connected_replicas <= replicas || waited >= LEAVES_WITHIN {
+                return Ok(sample);
+            }
+            sleep(LOOK_EVERY).await;
+        }
     }
 
     /// Makes it last, and waits until the replica has what its master has.
