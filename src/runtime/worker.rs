@@ -23,6 +23,7 @@ use crate::adapters::redis::{
 use crate::adapters::systemd::{Systemd, SystemdError, UnitFault, UnitState};
 use crate::config::settings::{Group, Settings, Severity};
 use crate::control::protocol::{RedisFigures, Unit};
+use crate::crash::crash_point;
 use crate::engine::event::{Acquire, Answer, Cause, Event, Memory, Outcome};
 use crate::engine::liveness::seconds;
 use crate::engine::observation::{Token, Way};
@@ -618,19 +619,3 @@ fn progress_name(memory: &Memory) -> &'static str {
         Progress::Over => "over",
     }
 }
-
-/// Dies here by SIGKILL, or stands still here by SIGSTOP, if a test said so.
-#[cfg(feature = "crash-points")]
-fn crash_point(name: &str) {
-    use nix::sys::signal::{Signal, raise};
-    let asked = [("UNDERSTUDY_CRASH_AT", Signal::SIGKILL), ("UNDERSTUDY_STOP_AT", Signal::SIGSTOP)];
-    for (variable, signal) in asked {
-        if std::env::var(variable).is_ok_and(|at| at == name) {
-            // To this thread, so that not even this one goes on for a moment.
-            let _sent = raise(signal);
-        }
-    }
-}
-
-#[cfg(not(feature = "crash-points"))]
-fn crash_point(_name: &str) {}
