@@ -30,6 +30,7 @@ async fn main() -> anyhow::Result<()> {
     let arguments = Arguments::parse();
     let upstream = host(&arguments.master)?;
     let mut redis = Redis::new(&settings::Redis {
+        nodes: std::collections::BTreeMap::new(),
         address: host(&arguments.address)?,
         primary: None,
         user: None,

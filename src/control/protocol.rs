@@ -34,6 +34,17 @@ pub enum Request {
         /// And why.
         reason: String,
     },
+    /// Give a group to another node.
+    Switchover {
+        /// Its name.
+        group: String,
+        /// The node; absent for the first that is ready.
+        to: Option<String>,
+        /// Who asks, as the command line found out; for the history.
+        by: String,
+        /// And why.
+        reason: String,
+    },
     /// Somebody has seen alerts.
     Acknowledge {
         /// Those about this group.

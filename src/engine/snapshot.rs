@@ -97,6 +97,20 @@ pub struct Takeover {
 }
 
 impl Engine {
+    /// Who has the group, as last read.
+    #[must_use]
+    pub fn holder(&self) -> Option<String> {
+        self.last.as_ref().and_then(|(_, observation)| observation.lease.holder.clone())
+    }
+
+    /// How long this node waits for a lease that is renewed no more; `None` in observed mode.
+    #[must_use]
+    pub fn paired_window(&self) -> Option<Duration> {
+        let paired = self.policy.paired.as_ref()?;
+        let lease = self.last.as_ref().map(|(_, observation)| observation.lease.clone());
+        Some(paired.window_for(&self.policy.node, &lease.unwrap_or_default()))
+    }
+
     /// What is known of the group, without words.
     #[must_use]
     pub fn outlook(&self) -> Outlook {
