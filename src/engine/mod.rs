@@ -29,6 +29,7 @@ mod decide;
 pub mod edge;
 pub mod event;
 pub mod explain;
+pub mod guard;
 pub mod liveness;
 pub mod notice;
 pub mod observation;
