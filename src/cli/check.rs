@@ -6,6 +6,7 @@ use std::fmt::Write as _;
 use std::path::Path;
 use std::time::Duration;
 
+use humantime::format_duration;
 use serde::Serialize;
 use tokio::time::timeout;
 
@@ -16,7 +17,7 @@ use crate::adapters::redis::{Permitted, Redis, gate};
 use crate::adapters::systemd::{Enabled, Systemd};
 use crate::adapters::{alert, hook, polkit};
 use crate::config::fault::Faults;
-use crate::config::settings::{Group, Settings};
+use crate::config::settings::{Group, PairedTimers, Settings};
 use crate::control::protocol::{Request, Response};
 use crate::control::{ControlError, ask};
 use crate::error::chain;
@@ -122,7 +123,7 @@ pub(super) async fn check(
     permission(&mut report, &settings, running);
     let mut systemd = Systemd::new();
     for group in &settings.groups {
-        takeover(&mut report, group);
+        takeover(&mut report, group, &settings.paired);
         units(&mut report, group, &mut systemd).await;
         redis(&mut report, group).await;
         fence(&mut report, group);
@@ -382,7 +383,20 @@ fn columns(report: &mut Report, group: &Group, found: &Heartbeats, about: &str, 
     }
 }
 
-fn takeover(report: &mut Report, group: &Group) {
+fn takeover(report: &mut Report, group: &Group, timers: &PairedTimers) {
+    if group.paired.is_some() {
+        let (dead_by, window) = (timers.dead_by(), timers.window());
+        return report.ok(
+            &group.name,
+            format!(
+                "paired mode: its units are dead {} after the last renewal of the lease at the latest; \
+                 another node takes over after {} of silence (timeout), and never before {}",
+                format_duration(dead_by),
+                format_duration(group.timeout),
+                format_duration(window),
+            ),
+        );
+    }
     let fenced = group.fence.as_ref().is_some_and(|fence| fence.required);
     if fenced {
         report.ok(&group.name, "takes over automatically, after the fence succeeded");
@@ -475,7 +489,7 @@ async fn redis(report: &mut Report, group: &Group) {
     for risk in &inspection.risks {
         report.warning(&about, risk.to_string(), risk.remedy());
     }
-    if settings.primary.is_none() {
+    if settings.primary.is_none() && group.paired.is_none() {
         report.warning(
             &about,
             "its lag is not known, as `primary` is not configured",

@@ -10,6 +10,7 @@ use humantime::format_duration;
 use super::channel;
 use super::document::{Document, Place};
 use super::fault::{Faults, Sink};
+use super::paired::{self, Roles, Timers};
 use super::section::{Count, Item, Section, Setting, Span};
 use super::settings::{
     Fence, Group, Heartbeats, Host, Http, Identity, Listen, Quorum, Redis, Settings, Store, Table,
@@ -195,6 +196,7 @@ fn settings(root: &mut Section<'_>, around: &Surroundings) -> Settings {
     );
 
     let pace = root.table("watch", pace);
+    let timers = root.table("paired", paired::timers);
     let store = root.table("store", |section| store(section, around));
     let heartbeats = root.table("heartbeats", |section| heartbeats(section, &original()));
     let http = root.table("http", |section| http(section, around));
@@ -203,24 +205,20 @@ fn settings(root: &mut Section<'_>, around: &Surroundings) -> Settings {
     });
     let dead_man = root.table("alerts", |section| channel::alerts(section, around));
 
-    let common = Common { node, pace, heartbeats };
+    let common = Common { node, pace, timers, heartbeats };
     let mut claims = Claims::default();
     let what = "write a table [group.NAME] with bots = [\"...\"] and units = [\"....service\"]";
     let groups = root.needed_named_tables("group", GROUPS_MAX, what, |name, section| {
         group(name, section, &common, &mut claims, around)
     });
 
-    let Common { node, pace, .. } = common;
-    let watch = Watch {
-        interval: pace.interval.value,
-        reply_timeout: pace.reply_timeout.value,
-        blind_after: pace.blind_after,
-    };
+    let any_paired = groups.iter().any(|group| group.paired.is_some());
     Settings {
-        node: node.value,
+        watch: common.watch(root, any_paired),
+        paired: common.timers.value,
+        node: common.node.value,
         state_dir: state_dir.value,
         runtime_dir: runtime_dir.value,
-        watch,
         store,
         http,
         channels,
@@ -233,7 +231,20 @@ fn settings(root: &mut Section<'_>, around: &Surroundings) -> Settings {
 struct Common {
     node: Setting<String>,
     pace: Pace,
+    timers: Timers,
     heartbeats: Heartbeats,
+}
+
+impl Common {
+    fn watch(&self, root: &Section<'_>, any_paired: bool) -> Watch {
+        let Pace { interval, reply_timeout, blind_after, .. } = &self.pace;
+        let (interval, reply_timeout) = if any_paired {
+            self.timers.pace(root, interval.value, reply_timeout)
+        } else {
+            (interval.value, reply_timeout.value)
+        };
+        Watch { interval, reply_timeout, blind_after: *blind_after }
+    }
 }
 
 struct Pace {
@@ -390,39 +401,37 @@ fn group(
         "list the systemd units to start, like [\"equity.service\"]",
         values::unit,
     );
-    let primary = section.text("primary", "primary", values::node);
+    let roles = paired::roles(section, &common.node);
     let stale = section.choice("stale", Quorum::Any, &[("any", Quorum::Any), ("all", Quorum::All)]);
     let timeout = section.duration("timeout", TIMEOUT).or_inherit(&common.pace.timeout);
     let restraint = restraint(section, &timeout);
-    let accept_dual_active = section.boolean("accept_dual_active", false);
     let start_deadline = section.duration("start_deadline", START_DEADLINE);
     let settle = section.duration("settle", SETTLE);
     let heartbeat_deadline = section.duration("heartbeat_deadline", HEARTBEAT_DEADLINE);
     let heartbeats = section.table("heartbeats", |inner| heartbeats(inner, &common.heartbeats));
-    let redis = section.table_if_written("redis", |inner| redis(inner, &timeout, around));
+    let redis = section.table_if_written("redis", |inner| redis(inner, &timeout, &roles, around));
     let fence = section.table_if_written("fence", fence);
 
     claims.units(section, name, &units.value);
     claims.bots(section, name, &bots.value, &heartbeats.table);
-    section.relation(
-        primary.value != common.node.value,
-        &[&primary.origin, &common.node.origin],
-        "primary and node have the same name, but this node stands by for another",
-    );
-    check_window(section, &timeout, &common.pace);
+    match roles.paired {
+        Some(_) => common.timers.check_group(section, &timeout, &restraint.cooldown),
+        None => check_window(section, &timeout, &common.pace),
+    }
 
     Group {
         name: name.to_owned(),
-        primary: primary.value,
+        paired: roles.paired,
+        primary: roles.primary,
         heartbeats,
         bots: plain(bots),
         stale: stale.value,
         timeout: timeout.value,
         units: plain(units),
-        cooldown: restraint.cooldown,
+        cooldown: restraint.cooldown.value,
         latch_after: restraint.latch_after,
         latch_window: restraint.latch_window,
-        accept_dual_active: accept_dual_active.value,
+        accept_dual_active: roles.accept_dual_active,
         redis,
         fence,
         start_deadline: start_deadline.value,
@@ -447,7 +456,7 @@ fn check_window(section: &Section<'_>, timeout: &Setting<Duration>, pace: &Pace)
 
 /// When a group may fail over again.
 struct Restraint {
-    cooldown: Duration,
+    cooldown: Setting<Duration>,
     latch_after: u32,
     latch_window: Duration,
 }
@@ -478,7 +487,7 @@ fn restraint(section: &mut Section<'_>, timeout: &Setting<Duration>) -> Restrain
             format_duration(fastest)
         ),
     );
-    Restraint { cooldown: cooldown.value, latch_after: failovers, latch_window: latch_window.value }
+    Restraint { cooldown, latch_after: failovers, latch_window: latch_window.value }
 }
 
 /// What can be in one group only, and where each is.
@@ -529,10 +538,16 @@ fn claim<K: Ord>(
     section.clash(item, text, earlier.at);
 }
 
-fn redis(section: &mut Section<'_>, timeout: &Setting<Duration>, around: &Surroundings) -> Redis {
+fn redis(
+    section: &mut Section<'_>,
+    timeout: &Setting<Duration>,
+    roles: &Roles,
+    around: &Surroundings,
+) -> Redis {
     let address = Host::Tcp("127.0.0.1".to_owned(), 6379);
     let address = section.text("address", address, values::redis_host);
     let primary = section.text_if_written("primary", values::redis_host);
+    let nodes = roles.redis_nodes(section, &primary);
     let user = section.text_if_written("user", values::label);
     let password = section.secret("password", around);
     let tls = tls(section, false);
@@ -558,6 +573,7 @@ fn redis(section: &mut Section<'_>, timeout: &Setting<Duration>, around: &Surrou
     Redis {
         address: address.value,
         primary: primary.value,
+        nodes,
         user: user.value,
         password: password.value,
         tls,

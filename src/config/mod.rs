@@ -6,8 +6,9 @@
 //!     section    takes keys from the tree; what nobody took is an unknown key
 //!     values     texts into durations, hosts, names
 //!     secret     passwords from credentials, files, variables
-//!     load       the keys themselves: defaults, bounds, relations
+//!     load       the keys themselves: defaults, bounds, relations (paired, channel: some tables of them)
 //!     settings   the outcome, which nobody need check again
+//!     timers     what follows from the timers of paired mode
 //!     fault      or everything that is wrong, at once
 //! ```
 //!
@@ -29,8 +30,10 @@ mod channel;
 mod document;
 pub mod fault;
 pub mod load;
+mod paired;
 pub mod secret;
 mod section;
 pub mod settings;
 pub mod template;
+pub mod timers;
 mod values;

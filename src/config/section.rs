@@ -4,6 +4,7 @@
 //! was never asked for is an unknown key. So the code that reads a table is the one list of its
 //! keys.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::document::{Entry, Node, Place, Table, Value};
@@ -304,6 +305,56 @@ impl<'a> Section<'a> {
         read
     }
 
+    /// A table of texts that `parse` understands, by keys of the operator's own, at most `most`; empty
+    /// if it is not there.
+    pub fn map<T>(
+        &mut self,
+        key: &'static str,
+        most: usize,
+        parse: impl Fn(&str) -> Result<T, String>,
+    ) -> Setting<BTreeMap<String, Item<T>>> {
+        let path = self.path(key);
+        let sink = self.sink;
+        let mut sound = true;
+        let mut read = self.value(key, BTreeMap::new(), |value| {
+            let Value::Table(table) = value else {
+                return Err(expected("a table such as { a = \"...\" }", value));
+            };
+            if table.entries.len() > most {
+                let count = table.entries.len();
+                return Err(format!("has {count} entries, but at most {most} are allowed"));
+            }
+            let mut items = BTreeMap::new();
+            for (name, Entry { key_at, node }) in &table.entries {
+                let key = format!("{path}.{}", shown_key(name));
+                match text(&node.value, &parse) {
+                    Ok(value) => {
+                        items.insert(name.clone(), Item { value, at: *key_at, key });
+                    }
+                    Err(text) => {
+                        sound = false;
+                        sink.wrong(node.at, key, text);
+                    }
+                }
+            }
+            Ok(items)
+        });
+        read.origin.sound &= sound;
+        read
+    }
+
+    /// The same, which must be there; `what` says what it is for.
+    pub fn needed_map<T>(
+        &mut self,
+        key: &'static str,
+        most: usize,
+        what: &str,
+        parse: impl Fn(&str) -> Result<T, String>,
+    ) -> Setting<BTreeMap<String, Item<T>>> {
+        let read = self.map(key, most, parse);
+        self.need(read, what)
+    }
+
     /// A secret by reference, if it is there.
     pub fn secret(&mut self, key: &'static str, around: &Surroundings) -> Setting<Option<Secret>> {
         self.value(key, None, |value| secret::read(value, around).map(Some))
@@ -376,6 +427,11 @@ impl<'a> Section<'a> {
     /// Notes that the table as a whole lacks something.
     pub fn missing(&self, text: &str) {
         self.sink.missing(self.table.at, self.path.clone(), text.to_owned());
+    }
+
+    /// Notes that an item is wrong.
+    pub fn wrong<T>(&self, item: &Item<T>, text: &str) {
+        self.sink.wrong(item.at, item.key.clone(), text.to_owned());
     }
 
     /// Notes that an item is at two places.

@@ -1,5 +1,6 @@
 //! The validated configuration. Whoever holds a [`Settings`] need not check anything again.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -7,6 +8,8 @@ use std::time::Duration;
 
 use super::secret::Secret;
 use super::template::Template;
+
+pub use super::timers::PairedTimers;
 
 /// Everything that the process was told.
 #[derive(Clone, Debug)]
@@ -19,6 +22,8 @@ pub struct Settings {
     pub runtime_dir: PathBuf,
     /// Pace of watching, common to all groups because one statement reads them all.
     pub watch: Watch,
+    /// Timers of all groups in paired mode.
+    pub paired: PairedTimers,
     /// Postgres.
     pub store: Store,
     /// Where the status page, the metrics and the API are served.
@@ -35,7 +40,7 @@ pub struct Settings {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Watch {
     /// Time between two reads of the store. A read is made earlier when a heartbeat would become
-    /// stale earlier.
+    /// stale earlier. With a group in paired mode at most `renew`.
     pub interval: Duration,
     /// How long one read may take before it counts as failed.
     pub reply_timeout: Duration,
@@ -304,7 +309,11 @@ impl Severity {
 pub struct Group {
     /// Name in the lease, in messages and in commands.
     pub name: String,
-    /// What to call the primary's node, which understudy does not run on in observed mode.
+    /// Set if understudy runs on all nodes of the group and fences them; `None` is observed mode, in
+    /// which it runs on the standby only.
+    pub paired: Option<Paired>,
+    /// What to call the primary's node as long as understudy has not acted. In paired mode the first
+    /// of the nodes.
     pub primary: String,
     /// Where its heartbeats are.
     pub heartbeats: Heartbeats,
@@ -338,11 +347,31 @@ pub struct Group {
 }
 
 impl Group {
-    /// Whether understudy may take over by itself.
+    /// Whether understudy may take over by itself. In paired mode the other node fences itself.
     #[must_use]
     pub fn automatic(&self) -> bool {
-        self.accept_dual_active || self.fence.as_ref().is_some_and(|fence| fence.required)
+        let fenced = self.fence.as_ref().is_some_and(|fence| fence.required);
+        self.paired.is_some() || self.accept_dual_active || fenced
     }
+}
+
+/// What only a group in paired mode has.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Paired {
+    /// Every node of the group, this one among them, in order of preference.
+    pub nodes: Vec<String>,
+    /// What the holder does when the store does not answer any more.
+    pub on_store_loss: OnStoreLoss,
+}
+
+/// What the holder of a group does when its lease cannot be renewed, as the store does not answer. A
+/// renewal that is refused always fences.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum OnStoreLoss {
+    /// Stops its units in time, so that another node may start them.
+    Fence,
+    /// Goes on; a node that still reaches the store must not take over by itself then.
+    Hold,
 }
 
 /// How many bots of a group must be stale.
@@ -387,6 +416,8 @@ pub struct Redis {
     pub address: Host,
     /// What it must be a replica of. Its lag is sampled there while it lives.
     pub primary: Option<Host>,
+    /// In paired mode, where each node's Redis is for the other nodes; else empty.
+    pub nodes: BTreeMap<String, Host>,
     /// ACL user; `None` means the default user.
     pub user: Option<String>,
     /// Password, if it has one.

@@ -194,6 +194,15 @@ pub(super) fn redis_host(text: &str) -> Result<Host, String> {
     tcp(text, PORT, "\"/run/redis/redis.sock\"")
 }
 
+/// Where a Redis listens for other hosts: `host` or `host:port`.
+pub(super) fn redis_host_elsewhere(text: &str) -> Result<Host, String> {
+    let host = redis_host(text)?;
+    check(matches!(host, Host::Tcp(..)), || {
+        "the other nodes cannot reach a socket; write \"host:port\"".to_owned()
+    })?;
+    Ok(host)
+}
+
 /// Where to listen: `address:port`, or a socket as `unix:/path` or `/path`. A name is no address: it
 /// would have to be looked up, and may mean another address tomorrow.
 pub(super) fn listen(text: &str) -> Result<Listen, String> {

@@ -12,7 +12,7 @@ use proptest::prelude::*;
 use tempfile::TempDir;
 use understudy::config::fault::{Faults, SHOWN_MAX};
 use understudy::config::load::{MINIMAL, Surroundings};
-use understudy::config::settings::{ChannelKind, Host, Settings, Severity, Tls};
+use understudy::config::settings::{ChannelKind, Host, OnStoreLoss, Settings, Severity, Tls};
 
 /// A secret that must not turn up anywhere.
 const CANARY: &str = "hunter2-canary";
@@ -139,7 +139,7 @@ fn keys_in(text: &str) -> BTreeSet<String> {
 }
 
 fn generic(key: &str) -> String {
-    let key = key.replace("group.trading", "group.NAME");
+    let key = key.replace("group.trading", "group.NAME").replace("group.execution", "group.NAME");
     match key.strip_prefix("alert.").and_then(|rest| rest.split_once('.')) {
         Some((_name, rest)) => format!("alert.NAME.{rest}"),
         None => key,
@@ -491,6 +491,184 @@ fn what_must_hold_between_settings() {
         assert!(found.contains(expected), "{added}\n{found}");
         assert!(!found.contains('\n'), "one fault only: {found}");
         settings(&on(mended));
+    }
+}
+
+/// A group in paired mode on this node and another.
+const PAIRED: &str = r#"[group.execution]
+bots = ["options"]
+units = ["options.service"]
+mode = "paired"
+nodes = ["standby-1", "standby-2"]
+"#;
+
+#[test]
+fn a_group_in_paired_mode_has_nodes_instead_of_a_primary() {
+    let settings = settings(&format!(
+        "{MINIMAL}{PAIRED}on_store_loss = \"hold\"\n\
+         redis.nodes = {{ standby-1 = \"10.0.0.1\", standby-2 = \"db2:7000\" }}\n"
+    ));
+    let [group, observed] = &settings.groups[..] else { panic!("{:?}", settings.groups) };
+    let paired = group.paired.as_ref().unwrap();
+    assert_eq!(paired.nodes, ["standby-1", "standby-2"]);
+    assert_eq!(paired.on_store_loss, OnStoreLoss::Hold);
+    assert_eq!(group.primary, "standby-1");
+    assert!(group.automatic() && !group.accept_dual_active);
+    let redis = group.redis.as_ref().unwrap();
+    assert_eq!(redis.primary, None);
+    assert_eq!(redis.nodes["standby-1"], Host::Tcp("10.0.0.1".to_owned(), 6379));
+    assert_eq!(redis.nodes["standby-2"], Host::Tcp("db2".to_owned(), 7000));
+    assert_eq!(observed.paired, None);
+    // One statement reads all groups, as often as the leases are renewed.
+    assert_eq!(settings.watch.interval, Duration::from_secs(2));
+    assert_eq!(settings.watch.reply_timeout, Duration::from_millis(1500));
+    assert_eq!(settings.paired.window(), Duration::from_millis(22_600));
+}
+
+#[test]
+fn fast_timers_read_the_store_fast() {
+    let settings = settings(&format!(
+        "{MINIMAL}{PAIRED}timeout = \"5s\"\n[paired]\nrenew = \"200ms\"\nfence_after = \"1s\"\n\
+         stop_within = \"1s\"\n"
+    ));
+    assert_eq!(settings.watch.interval, Duration::from_millis(200));
+    assert_eq!(settings.watch.reply_timeout, Duration::from_millis(150));
+    assert_eq!(settings.paired.kill_after(), Duration::from_millis(750));
+}
+
+#[test]
+fn what_must_hold_in_paired_mode() {
+    // What is added to a group in paired mode, where the fault is, and the nearest value without one.
+    for (added, expected, mended) in [
+        (
+            "primary = \"standby-2\"",
+            "group.execution.primary: does not belong into a group in paired mode",
+            "",
+        ),
+        (
+            "accept_dual_active = true",
+            "group.execution.accept_dual_active: does not belong into a group in paired mode",
+            "",
+        ),
+        (
+            "timeout = \"22599ms\"",
+            "group.execution.timeout: the other node is certain to have stopped after 22s 600ms only",
+            "timeout = \"22600ms\"",
+        ),
+        (
+            "timeout = \"60s\"\ncooldown = \"67799ms\"",
+            "group.execution.cooldown: cooldown must be at least three windows of [paired] (1m 7s 800ms)",
+            "timeout = \"60s\"\ncooldown = \"67800ms\"",
+        ),
+        (
+            "[paired]\nfence_after = \"9499ms\"",
+            "paired.fence_after: fence_after must be at least 4.75 x renew (9s 500ms)",
+            "[paired]\nfence_after = \"9500ms\"",
+        ),
+        (
+            "[paired]\nrenew = \"2106ms\"",
+            "paired.renew: fence_after must be at least 4.75 x renew (10s 3ms 500us)",
+            "[paired]\nrenew = \"2105ms\"",
+        ),
+        (
+            "[paired]\nrenew = \"99ms\"",
+            "paired.renew: too short; it must be \"100ms\" or more",
+            "[paired]\nrenew = \"100ms\"",
+        ),
+        (
+            "cooldown = \"1h\"\ntimeout = \"10m\"\n[paired]\nrenew = \"30s\"\nfence_after = \"2m 23s\"",
+            "paired.renew: renew is too long: 3.75 x renew (1m 52s 500ms) must be less than half of the \
+             window that follows from [paired] (3m 39s 400ms)",
+            "cooldown = \"1h\"\ntimeout = \"10m\"\n[paired]\nrenew = \"30s\"\nfence_after = \"2m 30s\"",
+        ),
+        (
+            "[paired]\npause_max = \"40s\"",
+            "paired.pause_max: the other node is certain to have stopped after 1m 6s 600ms only; raise \
+             timeout to that, or shorten [paired]",
+            "[paired]\npause_max = \"34s\"",
+        ),
+        (
+            "[watch]\nreply_timeout = \"1501ms\"",
+            "watch.reply_timeout: reply_timeout must be at most 3/4 of paired.renew (1s 500ms)",
+            "[watch]\nreply_timeout = \"1500ms\"",
+        ),
+        (
+            "[group.execution.redis]",
+            "group.execution.redis.nodes: missing; say where each node's Redis is for the other ones",
+            "[group.execution.redis]\nnodes = { standby-1 = \"a\", standby-2 = \"b\" }",
+        ),
+        (
+            "redis.nodes = { standby-1 = \"a\" }",
+            "group.execution.redis.nodes: lacks the one that is nodes[1] of the group",
+            "redis.nodes = { standby-1 = \"a\", standby-2 = \"b\" }",
+        ),
+        (
+            "redis.nodes = { standby-1 = \"a\", standby-2 = \"b\", standby-3 = \"c\" }",
+            "group.execution.redis.nodes.standby-3: not one of the group's nodes",
+            "redis.nodes = { standby-1 = \"a\", standby-2 = \"b\" }",
+        ),
+        (
+            "redis.nodes = { standby-1 = \"a\", standby-2 = \"/run/redis.sock\" }",
+            "group.execution.redis.nodes.standby-2: the other nodes cannot reach a socket",
+            "redis.nodes = { standby-1 = \"a\", standby-2 = \"b\" }",
+        ),
+        (
+            "redis = { primary = \"c\", nodes = { standby-1 = \"a\", standby-2 = \"b\" } }",
+            "group.execution.redis.primary: does not belong into a group in paired mode",
+            "redis = { nodes = { standby-1 = \"a\", standby-2 = \"b\" } }",
+        ),
+    ] {
+        let found = faults(&format!("{MINIMAL}{PAIRED}{added}\n"));
+        assert!(found.contains(expected), "{added}\n{found}");
+        assert!(!found.contains('\n'), "one fault only: {found}");
+        settings(&format!("{MINIMAL}{PAIRED}{mended}\n"));
+    }
+}
+
+#[test]
+fn the_nodes_of_a_group_are_a_few_different_ones_with_this_one_among_them() {
+    for (nodes, expected) in [
+        ("", "group.execution.nodes: missing; list every node of the group in order of preference"),
+        ("nodes = []", "group.execution.nodes: empty; list every node of the group"),
+        (
+            "nodes = [\"standby-1\"]",
+            "group.execution.nodes: one node alone has nobody to take over",
+        ),
+        ("nodes = [\"b\", \"a\"]", "group.execution.nodes: this node is not among nodes"),
+        (
+            "nodes = [\"a\", \"standby-1\", \"a\"]",
+            "group.execution.nodes[2]: the same node twice; keep one",
+        ),
+        ("nodes = [\"a b\", \"standby-1\"]", "group.execution.nodes[0]: not a node's name"),
+        (
+            "nodes = [\"1\", \"2\", \"3\", \"4\", \"5\", \"6\", \"7\", \"8\", \"9\"]",
+            "group.execution.nodes: lists 9, but at most 8 are allowed",
+        ),
+    ] {
+        let group = PAIRED.replace("nodes = [\"standby-1\", \"standby-2\"]", nodes);
+        let found = faults(&format!("{MINIMAL}{group}"));
+        assert!(found.contains(expected), "{nodes}\n{found}");
+        assert!(!found.contains('\n'), "one fault only: {found}");
+    }
+}
+
+#[test]
+fn keys_of_paired_mode_do_not_belong_into_an_observed_group() {
+    for (added, key) in [
+        ("nodes = [\"standby-1\", \"standby-2\"]", "nodes"),
+        ("on_store_loss = \"fence\"", "on_store_loss"),
+        ("redis.nodes = { standby-1 = \"a\" }", "redis.nodes"),
+    ] {
+        let found = faults(&format!("{MINIMAL}{added}\n"));
+        let expected = format!("group.trading.{key}: belongs to mode = \"paired\"");
+        assert!(found.contains(&expected), "{found}");
+        assert!(!found.contains('\n'), "one fault only: {found}");
+        // Where the mode makes no sense nobody knows what belongs there.
+        let found = faults(&format!("{MINIMAL}mode = \"pared\"\n{added}\n"));
+        assert!(
+            found.ends_with("group.trading.mode: must be \"observed\" or \"paired\""),
+            "{found}"
+        );
     }
 }
 

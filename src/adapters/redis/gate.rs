@@ -292,6 +292,7 @@ mod tests {
         settings::Redis {
             address: Host::Tcp("127.0.0.1".to_owned(), 6379),
             primary: None,
+            nodes: std::collections::BTreeMap::new(),
             user: None,
             password: None,
             tls: Tls::Off,

@@ -496,6 +496,7 @@ impl Drop for PgBouncer {
 pub fn group(name: &str, bots: &[&str]) -> Group {
     Group {
         name: name.to_owned(),
+        paired: None,
         primary: "alpha".to_owned(),
         heartbeats: Heartbeats {
             table: Table { schema: "public".to_owned(), name: "bot_status".to_owned() },

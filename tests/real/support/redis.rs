@@ -173,6 +173,7 @@ impl Redis {
         settings::Redis {
             address: self.host(),
             primary: None,
+            nodes: std::collections::BTreeMap::new(),
             user: None,
             password: self.password.clone().map(Secret::new),
             tls: Tls::Off,
