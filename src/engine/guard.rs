@@ -217,6 +217,21 @@ pub enum Standing {
     BreakGlass,
 }
 
+impl Standing {
+    /// Its name on the socket and for people.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Starting => "starting",
+            Self::Holding => "holding",
+            Self::Releasing => "releasing",
+            Self::Released => "released",
+            Self::Fencing => "fencing",
+            Self::BreakGlass => "break-glass",
+        }
+    }
+}
+
 /// The guard of one tenure.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Guard {

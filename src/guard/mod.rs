@@ -1,0 +1,5 @@
+//! x
+
+pub mod deadline;
+pub mod notify;
+pub mod slice;
