@@ -110,6 +110,9 @@ const fn kind_text(kind: RecordKind) -> &'static str {
         RecordKind::Hold => "hold",
         RecordKind::Release => "release",
         RecordKind::Acknowledge => "ack",
+        RecordKind::Request => "request",
+        RecordKind::RequestEnded => "end of the request",
+        RecordKind::HandOver => "handed over",
     }
 }
 

@@ -370,7 +370,7 @@ pub struct Paired {
 pub enum OnStoreLoss {
     /// Stops its units in time, so that another node may start them.
     Fence,
-    /// Goes on; a node that still reaches the store must not take over by itself then.
+    /// Goes on. If another node still reaches the store it takes over, and two are active.
     Hold,
 }
 

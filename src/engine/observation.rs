@@ -20,8 +20,8 @@ impl fmt::Display for Epoch {
     }
 }
 
-/// Random identity of a tenure. An epoch can be granted twice after the store was restored from a
-/// backup; the pair (epoch, nonce) cannot, and is compared for equality only.
+/// Random identity, of a tenure before all. An epoch can be granted twice after the store was restored
+/// from a backup; the pair (epoch, nonce) cannot, and is compared for equality only.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(into = "String", try_from = "String")]
 pub struct Nonce(pub u128);
@@ -81,6 +81,12 @@ pub struct Observation {
     pub lease: Lease,
     /// One entry for each configured bot, in the order of the configuration.
     pub bots: Vec<Bot>,
+    /// The nodes of the group as they say of themselves, by name; none in observed mode.
+    #[serde(default)]
+    pub members: Vec<Member>,
+    /// What the holder was asked to do and nobody has finished yet.
+    #[serde(default)]
+    pub request: Option<Box<PendingRequest>>,
 }
 
 /// The row of a bot in the heartbeat table.
@@ -124,7 +130,7 @@ impl Bot {
 }
 
 /// The group's lease, and what operators have said about the group.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Lease {
     /// Fencing number of the present tenure.
     pub epoch: Epoch,
@@ -134,6 +140,13 @@ pub struct Lease {
     pub nonce: Option<Nonce>,
     /// Counts the renewals of the present tenure.
     pub seq: u64,
+    /// The holder's units are dead so long after its last renewal, in real time. Zero: it does not
+    /// renew, as in observed mode. What the last holder had, if nobody has the group.
+    #[serde(default)]
+    pub ttl: Duration,
+    /// Node that the last holder handed the group over to, which has not taken it yet.
+    #[serde(default)]
+    pub offered_to: Option<String>,
     /// A person said: do not act.
     pub hold: Option<Hold>,
     /// Too many automatic failovers; a person has to look first.
@@ -151,4 +164,97 @@ pub struct Hold {
     pub reason: String,
     /// What is left of it when this was read; `None` if it has no end.
     pub left: Option<Duration>,
+}
+
+/// On what ground a node asks for a group.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Way {
+    /// Its holder is silent. The only one in observed mode.
+    Silent,
+    /// Nobody has it.
+    Free,
+    /// This node has it, and goes on with a new tenure.
+    Again,
+    /// It was handed over to this node.
+    Offer,
+}
+
+impl Way {
+    /// As in the store.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Silent => "silent",
+            Self::Free => "free",
+            Self::Again => "again",
+            Self::Offer => "offer",
+        }
+    }
+}
+
+/// A node of a group, as it says of itself.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Member {
+    /// Its name.
+    pub node: String,
+    /// Identity of one run of its daemon. Two that take turns are two hosts with one name.
+    pub incarnation: Nonce,
+    /// Grows with each report of one incarnation. A node is alive if it changes.
+    pub beat: u64,
+    /// Highest epoch that it has ever seen of the group.
+    pub max_epoch: Epoch,
+    /// Its version of understudy.
+    pub version: String,
+    /// Whether it could run the group now.
+    pub ready: bool,
+    /// Why not.
+    pub problems: Vec<String>,
+    /// Request that it is prepared to be the target of.
+    pub prepared_for: Option<Nonce>,
+    /// How long it watches silence before it takes over.
+    pub window: Duration,
+    /// How old the report is, in milliseconds by the store's clock. For people; nothing is decided by
+    /// it.
+    pub age_ms: i64,
+}
+
+/// Something that a holder was asked to do, and that nobody has finished yet.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PendingRequest {
+    /// Identity.
+    pub id: Nonce,
+    /// What.
+    pub kind: RequestKind,
+    /// The holder of this epoch was asked. If another one has begun, the request is void.
+    pub from_epoch: Epoch,
+    /// To which node; `None` for whichever is best.
+    pub target: Option<String>,
+    /// Who asked.
+    pub by: String,
+    /// And why.
+    pub reason: String,
+    /// Whether the holder said that it has begun.
+    pub announced: bool,
+}
+
+/// What a holder can be asked to do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RequestKind {
+    /// A person wants another node to have the group.
+    Switchover,
+    /// The holder cannot run the group any more and wants another node to.
+    HandOver,
+}
+
+impl RequestKind {
+    /// As in the store.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Switchover => "switchover",
+            Self::HandOver => "hand_over",
+        }
+    }
 }

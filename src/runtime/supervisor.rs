@@ -340,7 +340,7 @@ impl Supervisor {
         match report {
             Report::Event(event) => {
                 self.groups[index].answer_by = None;
-                self.feed(now, index, event);
+                self.feed(now, index, *event);
             }
             Report::Seen { redis, units } => {
                 self.groups[index].redis = redis;

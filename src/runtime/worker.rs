@@ -25,7 +25,7 @@ use crate::config::settings::{Group, Settings, Severity};
 use crate::control::protocol::{RedisFigures, Unit};
 use crate::engine::event::{Acquire, Answer, Cause, Event, Memory, Outcome};
 use crate::engine::liveness::seconds;
-use crate::engine::observation::Token;
+use crate::engine::observation::{Token, Way};
 use crate::engine::plan::Step;
 use crate::engine::policy::EVIDENCE_MAX_AGE;
 use crate::error::chain;
@@ -148,7 +148,7 @@ impl Order {
 #[derive(Debug)]
 pub enum Report {
     /// Something for the engine.
-    Event(Event),
+    Event(Box<Event>),
     /// What the last check saw, for `status`.
     Seen {
         /// Redis, in words and in figures.
@@ -223,7 +223,7 @@ impl Worker {
         match order {
             Order::Check { deadline, primary_silent } => {
                 let problems = self.check(deadline, primary_silent).await;
-                self.report(Report::Event(Event::Checked { problems })).await;
+                self.report(Report::Event(Box::new(Event::Checked { problems }))).await;
             }
             Order::Look { deadline } => {
                 // What keeps a standby from taking over says nothing about a node that has.
@@ -232,7 +232,7 @@ impl Worker {
             Order::Acquire { question, asked_by } => {
                 let nonce = question.nonce;
                 let answer = self.acquire(*question, asked_by).await;
-                self.report(Report::Event(Event::Acquired { nonce, answer })).await;
+                self.report(Report::Event(Box::new(Event::Acquired { nonce, answer }))).await;
             }
             Order::Remember(memory) => {
                 // A step may be repeated if this is lost, which every step allows. Not going on
@@ -258,12 +258,12 @@ impl Worker {
                 };
                 crash_point(&format!("{step}:effect"));
                 let event = Event::StepEnded { epoch: token.epoch, step, outcome };
-                self.report(Report::Event(event)).await;
+                self.report(Report::Event(Box::new(event))).await;
             }
             Order::StopUnits { deadline } => {
                 let stopped = self.systemd.stop(&self.group.units, deadline).await;
                 let fault = stopped.err().map(|error| chain(&error));
-                self.report(Report::Event(Event::UnitsStopped { fault })).await;
+                self.report(Report::Event(Box::new(Event::UnitsStopped { fault }))).await;
             }
             Order::Reload(equipment) => self.reload(*equipment),
         }
@@ -353,15 +353,7 @@ impl Worker {
             ));
         }
         crash_point("acquire:intent");
-        let kind = match (question.cause, asked_by) {
-            (Cause::Automatic, _) => AcquireKind::Automatic,
-            (Cause::Operator | Cause::Forced, Some((by, reason))) => {
-                AcquireKind::Operator { by, reason }
-            }
-            (Cause::Operator | Cause::Forced, None) => {
-                AcquireKind::Operator { by: "an operator".to_owned(), reason: String::new() }
-            }
-        };
+        let kind = kind_of(question.cause, asked_by);
         let heartbeats = match question.cause {
             Cause::Automatic | Cause::Operator => self
                 .group
@@ -386,6 +378,8 @@ impl Worker {
             group: &self.group,
             nonce: question.nonce,
             kind,
+            way: Way::Silent,
+            ttl: Duration::ZERO,
             expected: (&question.expected).into(),
             min_epoch: question.min_epoch,
             seen_at: question.seen_at,
@@ -593,6 +587,19 @@ fn figures(sample: &Sample) -> RedisFigures {
         link_up,
         lag_bytes: sample.lag_bytes(),
         keys: sample.keys,
+    }
+}
+
+/// Who wants the group, for the history.
+fn kind_of(cause: Cause, asked_by: Option<(String, String)>) -> AcquireKind {
+    match (cause, asked_by) {
+        (Cause::Automatic, _) => AcquireKind::Automatic,
+        (Cause::Operator | Cause::Forced, Some((by, reason))) => {
+            AcquireKind::Operator { by, reason }
+        }
+        (Cause::Operator | Cause::Forced, None) => {
+            AcquireKind::Operator { by: "an operator".to_owned(), reason: String::new() }
+        }
     }
 }
 

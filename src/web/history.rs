@@ -118,7 +118,8 @@ pub fn facts(records: &[Record]) -> BTreeMap<String, Facts> {
     for record in records {
         let facts = all.entry(record.group.clone()).or_default();
         let takes_over = matches!(record.kind, RecordKind::Automatic | RecordKind::Operator);
-        let begins_epoch = takes_over || record.kind == RecordKind::HandBack;
+        let begins_epoch =
+            takes_over || matches!(record.kind, RecordKind::HandBack | RecordKind::HandOver);
         if let (true, Some(at)) = (begins_epoch, instant(&record.at))
             && facts.epoch.is_none_or(|(epoch, _)| epoch < record.epoch)
         {

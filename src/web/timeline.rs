@@ -47,9 +47,13 @@ pub fn recent(records: &[Record], group: Option<&str>) -> Html {
 fn is_failover(record: &Record) -> bool {
     match record.kind {
         RecordKind::Automatic | RecordKind::Operator => true,
-        RecordKind::HandBack | RecordKind::Hold | RecordKind::Release | RecordKind::Acknowledge => {
-            false
-        }
+        RecordKind::HandBack
+        | RecordKind::Hold
+        | RecordKind::Release
+        | RecordKind::Acknowledge
+        | RecordKind::Request
+        | RecordKind::RequestEnded
+        | RecordKind::HandOver => false,
     }
 }
 
@@ -150,6 +154,9 @@ fn order(record: &Record) -> Html {
         RecordKind::Hold => "hold",
         RecordKind::Release => "release",
         RecordKind::Acknowledge => "ack",
+        RecordKind::Request => "asked to let another node have it",
+        RecordKind::RequestEnded => "end of what was asked",
+        RecordKind::HandOver => "handed over",
         RecordKind::Automatic | RecordKind::Operator => "failover",
     });
     if let Some(by) = record.by.as_deref().filter(|by| !by.is_empty()) {

@@ -228,6 +228,8 @@ impl Stage {
             seen_at: String::new(),
             lease,
             bots: bots.collect(),
+            members: Vec::new(),
+            request: None,
         };
         Event::Observed { sent: boot_time(self.now), observation }
     }

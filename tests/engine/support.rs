@@ -43,15 +43,7 @@ const fn step_deadline(step: Step) -> Duration {
 }
 
 pub fn lease(epoch: u64, holder: &str) -> Lease {
-    Lease {
-        epoch: Epoch(epoch),
-        holder: Some(holder.to_owned()),
-        nonce: None,
-        seq: 0,
-        hold: None,
-        latched: false,
-        cooldown_left: None,
-    }
+    Lease { epoch: Epoch(epoch), holder: Some(holder.to_owned()), ..Lease::default() }
 }
 
 pub fn beat(value: &str) -> Bot {
@@ -64,6 +56,8 @@ pub fn read(lease: &Lease, bots: Vec<Bot>) -> Observation {
         seen_at: String::new(),
         lease: lease.clone(),
         bots,
+        members: Vec::new(),
+        request: None,
     }
 }
 

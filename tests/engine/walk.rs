@@ -163,6 +163,8 @@ impl Walk {
             seen_at: self.guise.seen_at.to_owned(),
             lease,
             bots,
+            members: Vec::new(),
+            request: None,
         }
     }
 

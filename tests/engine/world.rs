@@ -47,6 +47,7 @@ pub struct Report {
 }
 
 #[derive(Clone, Debug)]
+#[expect(clippy::large_enum_variant, reason = "most messages are reads")]
 enum Message {
     Read { id: u64, answer: Result<Observation, String> },
     Checked(Vec<String>),
@@ -322,6 +323,8 @@ impl World {
             seen_at: self.store_now().to_string(),
             lease,
             bots: bots.collect(),
+            members: Vec::new(),
+            request: None,
         }
     }
 

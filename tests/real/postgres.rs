@@ -23,7 +23,7 @@ use understudy::adapters::postgres::tenure::{
     Acquire, AcquireKind, AcquireOutcome, Expected, NewAlert,
 };
 use understudy::config::settings::{self, Group, Severity};
-use understudy::engine::observation::{Bot, Epoch, Nonce, Observation, Token};
+use understudy::engine::observation::{Bot, Epoch, Nonce, Observation, Token, Way};
 use uuid::Uuid;
 
 use crate::support::postgres::Postgres;
@@ -81,6 +81,8 @@ fn automatic<'a>(group: &'a Group, seen: &Observation, nonce: u128) -> Acquire<'
         group,
         nonce: Nonce(nonce),
         kind: AcquireKind::Automatic,
+        way: Way::Silent,
+        ttl: Duration::ZERO,
         expected: Expected::from(&seen.lease),
         min_epoch: Epoch(0),
         seen_at: seen.seen_at.clone(),

@@ -111,6 +111,36 @@ pub enum StoreError {
         #[source]
         source: Fault,
     },
+    /// Renewing a lease failed. Whether it was renewed is not known, and so it counts as not renewed.
+    #[error("failed to renew the lease of group {group:?}")]
+    Renew {
+        /// The group.
+        group: String,
+        /// Why.
+        #[source]
+        source: Fault,
+    },
+    /// Handing a group over failed, or its outcome is unknown: ask again with the same token.
+    #[error("failed to hand group {group:?} over; whether it was is not known")]
+    HandOver {
+        /// The group.
+        group: String,
+        /// Why.
+        #[source]
+        source: Fault,
+    },
+    /// Asking the holder of a group for something, or answering that, failed.
+    #[error("failed to write a request to the holder of group {group:?}")]
+    Request {
+        /// The group.
+        group: String,
+        /// Why.
+        #[source]
+        source: Fault,
+    },
+    /// Telling the other nodes of a group that this one lives failed.
+    #[error("failed to tell the other nodes that this one is here")]
+    Members(#[source] Fault),
     /// Setting the status of a group's bots failed.
     #[error("failed to set the status of the bots of group {group:?}")]
     Flip {
@@ -250,6 +280,10 @@ impl StoreError {
             Self::Superseded { .. } | Self::RowCount { .. } => ErrorKind::Refused,
             Self::Observe(_)
             | Self::Acquire { .. }
+            | Self::Renew { .. }
+            | Self::HandOver { .. }
+            | Self::Request { .. }
+            | Self::Members(_)
             | Self::Flip { .. }
             | Self::Record { .. }
             | Self::HandBack { .. }
@@ -284,7 +318,11 @@ impl StoreError {
             | Self::History(source)
             | Self::Alerts(source)
             | Self::Inspect(source)
+            | Self::Members(source)
             | Self::Acquire { source, .. }
+            | Self::Renew { source, .. }
+            | Self::HandOver { source, .. }
+            | Self::Request { source, .. }
             | Self::Flip { source, .. }
             | Self::Record { source, .. }
             | Self::HandBack { source, .. }

@@ -3,8 +3,9 @@
 //! Intuition first: whatever must be true *together* is one statement and one commit, and what
 //! decides runs inside the server, after its locks are held. Out here is only translation:
 //! [`observe`] reads everything in one statement, [`tenure`] takes a group and acts in its name,
-//! [`operator`] writes what people said and reads what happened, [`setup`] makes the schema,
-//! [`inspect`] examines it and [`beat`] writes the heartbeat of an application that has none.
+//! [`paired`] renews the lease, lets go of it, and is what nodes tell one another, [`operator`] writes
+//! what people said and reads what happened, [`setup`] makes the schema, [`inspect`] examines it and
+//! [`beat`] writes the heartbeat of an application that has none.
 //!
 //! Nothing is remembered between calls but the connection. To add a call: a statement in one of
 //! these modules, a variant of [`StoreError`], a deadline, and a situation in
@@ -17,6 +18,7 @@ mod error;
 pub mod inspect;
 pub mod observe;
 pub mod operator;
+pub mod paired;
 pub mod setup;
 pub mod tenure;
 

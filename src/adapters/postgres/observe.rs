@@ -14,10 +14,13 @@ use uuid::Uuid;
 
 use super::connection::Answer;
 use super::error::{ErrorKind, Fault, NotWritable, StoreError};
+use super::paired::{MemberRow, REQUEST_AGE_MAX, RequestRow};
 use super::setup::SCHEMA_VERSION;
 use super::{Store, millis};
 use crate::config::settings::{Group, Heartbeats};
-use crate::engine::observation::{Bot, Epoch, Hold, Lease, Nonce, Observation, StoreIdentity};
+use crate::engine::observation::{
+    Bot, Epoch, Hold, Lease, Member, Nonce, Observation, PendingRequest, StoreIdentity,
+};
 use crate::time::BootTime;
 
 /// Why nothing can be said about one group, although the store answered.
@@ -70,6 +73,8 @@ impl Store {
                     (&self.watched.names, Type::TEXT_ARRAY),
                     (&self.watched.cooldowns_ms, Type::INT8_ARRAY),
                     (&self.watched.mappings, Type::JSONB),
+                    (&self.watched.paired, Type::TEXT_ARRAY),
+                    (&millis(REQUEST_AGE_MAX), Type::INT8),
                 ],
             )
             .await;
@@ -150,6 +155,7 @@ SELECT jsonb_build_object(
   'leases', (
     SELECT coalesce(jsonb_agg(jsonb_build_object(
       'group', l.grp, 'epoch', l.epoch, 'holder', l.holder, 'nonce', l.nonce, 'seq', l.seq,
+      'ttl_ms', l.ttl_ms, 'offered_to', l.offered_to,
       'hold', CASE WHEN c.held_until > statement_timestamp()
                 OR c.held_by IS NOT NULL AND c.held_until IS NULL
         THEN jsonb_build_object('by', c.held_by, 'reason', c.held_reason, 'left_ms',
@@ -165,7 +171,22 @@ SELECT jsonb_build_object(
     JOIN @schema@.cooldown d USING (grp)),
   'beats', (
     SELECT coalesce(jsonb_agg(@schema@.beats(m.mapping, current_setting('TimeZone')) ORDER BY m.n), '[]')
-    FROM jsonb_array_elements($3) WITH ORDINALITY AS m (mapping, n)))
+    FROM jsonb_array_elements($3) WITH ORDINALITY AS m (mapping, n)),
+  'members', (
+    SELECT coalesce(jsonb_agg(jsonb_build_object(
+      'group', m.grp, 'node', m.node, 'incarnation', m.incarnation, 'beat', m.beat,
+      'max_epoch', m.max_epoch, 'version', m.version, 'ready', m.ready, 'problems', m.problems,
+      'prepared_for', m.prepared_for, 'window_ms', m.window_ms,
+      'age_ms', (extract(epoch FROM statement_timestamp() - m.seen_at) * 1000)::bigint)
+      ORDER BY m.grp, m.node), '[]')
+    FROM @schema@.member m WHERE m.grp = ANY ($4)),
+  'requests', (
+    SELECT coalesce(jsonb_agg(jsonb_build_object(
+      'group', r.grp, 'id', r.id, 'kind', r.kind, 'from_epoch', r.from_epoch, 'target', r.target,
+      'by', r.by_whom, 'reason', r.reason, 'announced', r.status = 'announced')), '[]')
+    FROM @schema@.request r
+    WHERE r.grp = ANY ($4) AND r.ended_at IS NULL
+      AND abs(extract(epoch FROM statement_timestamp() - r.created_at)) * 1000 <= $5))
 FROM @schema@.store_id s";
 
 /// What to read, made once for a configuration.
@@ -174,6 +195,8 @@ pub(super) struct Watched {
     cooldowns_ms: Vec<i64>,
     /// One entry for each distinct set of table and columns, with the bots of all groups in it.
     mappings: Value,
+    /// Groups that have members.
+    paired: Vec<String>,
     groups: Vec<WatchedGroup>,
 }
 
@@ -224,6 +247,7 @@ impl Watched {
             names: groups.iter().map(|group| group.name.clone()).collect(),
             cooldowns_ms: groups.iter().map(|group| millis(group.cooldown)).collect(),
             mappings: mappings.collect(),
+            paired: groups.iter().filter(|g| g.paired.is_some()).map(|g| g.name.clone()).collect(),
             groups: watched,
         }
     }
@@ -240,9 +264,18 @@ impl Watched {
         ));
         let mut leases: HashMap<String, LeaseRow> =
             read.leases.into_iter().map(|lease| (lease.group.clone(), lease)).collect();
+        let mut members: HashMap<String, Vec<Member>> = HashMap::new();
+        for row in read.members {
+            members.entry(row.group.clone()).or_default().push(row.into());
+        }
+        let mut requests: HashMap<String, Box<PendingRequest>> = read
+            .requests
+            .into_iter()
+            .map(|row| (row.group.clone(), Box::new(row.into())))
+            .collect();
         let beats: Vec<Result<HashMap<String, BeatRow>, BeatsFault>> =
             read.beats.into_iter().map(Beats::by_name).collect();
-        let one = |group: &WatchedGroup| {
+        let mut one = |group: &WatchedGroup| {
             let no_lease = || GroupFault::NoLease { group: group.name.clone() };
             let lease = leases.remove(&group.name).ok_or_else(no_lease)?;
             let bots = match beats.get(group.mapping) {
@@ -261,12 +294,14 @@ impl Watched {
                 seen_at: read.seen_at.clone(),
                 lease: lease.into(),
                 bots,
+                members: members.remove(&group.name).unwrap_or_default(),
+                request: requests.remove(&group.name),
             })
         };
         Reading {
             sent: answer.sent,
             store: format!("system {}, schema {}", read.identity.system, read.identity.uuid),
-            groups: self.groups.iter().map(one).collect(),
+            groups: self.groups.iter().map(&mut one).collect(),
         }
     }
 }
@@ -292,6 +327,8 @@ struct Read {
     seen_at: String,
     leases: Vec<LeaseRow>,
     beats: Vec<Beats>,
+    members: Vec<MemberRow>,
+    requests: Vec<RequestRow>,
 }
 
 #[derive(Deserialize)]
@@ -309,6 +346,8 @@ struct LeaseRow {
     holder: Option<String>,
     nonce: Option<Uuid>,
     seq: u64,
+    ttl_ms: u64,
+    offered_to: Option<String>,
     hold: Option<HoldRow>,
     latched: bool,
     cooldown_left_ms: Option<u64>,
@@ -328,6 +367,8 @@ impl From<LeaseRow> for Lease {
             holder: row.holder,
             nonce: row.nonce.map(|nonce| Nonce(nonce.as_u128())),
             seq: row.seq,
+            ttl: Duration::from_millis(row.ttl_ms),
+            offered_to: row.offered_to,
             hold: row.hold.map(|hold| Hold {
                 by: hold.by,
                 reason: hold.reason.unwrap_or_default(),

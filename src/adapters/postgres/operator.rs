@@ -78,6 +78,12 @@ pub enum RecordKind {
     Release,
     /// A person has looked at the last failovers.
     Acknowledge,
+    /// A holder was asked to let another node have the group.
+    Request,
+    /// And that was done, or came to nothing.
+    RequestEnded,
+    /// A holder let go of the group.
+    HandOver,
 }
 
 /// How a failover is doing.
@@ -384,7 +390,7 @@ WITH before AS (
     FROM @schema@.lease WHERE grp = $1 FOR NO KEY UPDATE
 ), granted AS (
   UPDATE @schema@.lease l SET epoch = greatest(l.epoch, $6) + 1, holder = $3, nonce = NULL,
-    seq = 0, changed_at = clock_timestamp()
+    seq = 0, ttl_ms = 0, offered_to = NULL, changed_at = clock_timestamp()
     FROM before b WHERE l.grp = b.grp AND b.epoch = $2 AND NOT b.already RETURNING l.grp, l.epoch
 ), fenced AS (
   UPDATE @schema@.fence f SET epoch = g.epoch, holder = $3, nonce = NULL

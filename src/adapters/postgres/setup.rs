@@ -44,12 +44,14 @@ pub struct SetUp {
 }
 
 /// Version of the schema that this binary works with.
-pub const SCHEMA_VERSION: i32 = 1;
+pub const SCHEMA_VERSION: i32 = 2;
 
 /// The schema's history: the first makes version 1 of nothing, the second version 2 of version 1.
 /// A migration that has been released is never changed again.
-const MIGRATIONS: [&str; SCHEMA_VERSION as usize] =
-    [include_str!("migrations/0001_observed_mode.sql")];
+const MIGRATIONS: [&str; SCHEMA_VERSION as usize] = [
+    include_str!("migrations/0001_observed_mode.sql"),
+    include_str!("migrations/0002_paired_mode.sql"),
+];
 
 /// Waiting for another `setup`, for applications that use the tables, and the work itself.
 const SETUP_TIMEOUT: Duration = Duration::from_secs(30);
@@ -153,7 +155,11 @@ fn rows(script: &mut String, plan: &Plan<'_>) {
     script.push_str("-- Rows of the configured groups. Those that exist are left alone.\n");
     for group in plan.groups {
         let name = quote_literal(&group.name);
-        let primary = quote_literal(&group.primary);
+        // In paired mode nobody has a group before a node takes it.
+        let primary = match group.paired {
+            Some(_) => "NULL".to_owned(),
+            None => quote_literal(&group.primary),
+        };
         script.push_str(&format!(
             "INSERT INTO lease (grp, holder) VALUES ({name}, {primary}) ON CONFLICT DO NOTHING;\n\
              INSERT INTO fence (grp, epoch, holder, nonce) \
@@ -211,7 +217,7 @@ fn heartbeat_rights(script: &mut String, plan: &Plan<'_>) {
 
 /// Rights on our own tables: table, right, and the columns if it is not for all. History can be
 /// added to and read, but not rewritten.
-pub(super) const TABLE_RIGHTS: [(&str, &str, &[&str]); 17] = [
+pub(super) const TABLE_RIGHTS: [(&str, &str, &[&str]); 23] = [
     ("store_id", "SELECT", &[]),
     ("lease", "SELECT", &[]),
     ("lease", "UPDATE", &[]),
@@ -229,15 +235,28 @@ pub(super) const TABLE_RIGHTS: [(&str, &str, &[&str]); 17] = [
     ("alert", "SELECT", &[]),
     ("alert", "INSERT", &[]),
     ("alert", "UPDATE", &["delivered_at"]),
+    ("member", "SELECT", &[]),
+    ("member", "INSERT", &[]),
+    ("member", "UPDATE", &[]),
+    ("request", "SELECT", &[]),
+    ("request", "INSERT", &[]),
+    ("request", "UPDATE", &["status", "target", "text", "ended_at"]),
 ];
 
 /// Functions that the daemon calls.
-pub(super) const DAEMON_FUNCTIONS: [&str; 5] = [
+pub(super) const DAEMON_FUNCTIONS: [&str; 12] = [
     "identity()",
     "beats(jsonb, text)",
-    "last_look(jsonb, jsonb, boolean)",
+    "last_look(jsonb, jsonb, boolean, boolean)",
     "acquire(jsonb)",
     "flip(text, bigint, uuid, jsonb)",
+    "renew(text, text, bigint, uuid)",
+    "hand_over(text, text, bigint, uuid, text)",
+    "ask(jsonb)",
+    "announce(uuid, text, text)",
+    "end_request(uuid, text, text, text)",
+    "end_requests(uuid[], text, text, text)",
+    "report_members(text, uuid, text, bigint, jsonb)",
 ];
 
 /// Functions for applications.

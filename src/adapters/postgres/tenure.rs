@@ -11,7 +11,7 @@ use uuid::Uuid;
 use super::error::{Fault, NOT_CURRENT, ROW_COUNT, StoreError};
 use super::{Store, mapping, millis};
 use crate::config::settings::{Group, Severity};
-use crate::engine::observation::{Epoch, Lease, Nonce, Token};
+use crate::engine::observation::{Epoch, Lease, Nonce, Token, Way};
 
 /// A request to take a group, and the evidence that it rests on.
 #[derive(Clone, Debug)]
@@ -23,6 +23,11 @@ pub struct Acquire<'a> {
     pub nonce: Nonce,
     /// Who wants it.
     pub kind: AcquireKind,
+    /// On what ground.
+    pub way: Way,
+    /// In paired mode, within what time after its last renewal this node's units are dead. Zero in
+    /// observed mode, in which nobody renews.
+    pub ttl: Duration,
     /// The lease as last observed. It must not have changed since.
     pub expected: Expected,
     /// Highest epoch that this node has ever seen of the group. The new one is above it, also after
@@ -34,7 +39,8 @@ pub struct Acquire<'a> {
     /// somewhere must not take over later, when everything is different.
     pub max_age: Duration,
     /// Bots that the decision rests on, with the heartbeat as observed: they must not have changed
-    /// since, and nobody may be changing them. An operator may give none.
+    /// since, and nobody may be changing them. An operator may give none, and so may a node that takes
+    /// the group on another ground than silence.
     pub heartbeats: Vec<(String, String)>,
     /// What was observed, for the history.
     pub evidence: Value,
@@ -62,7 +68,8 @@ impl From<&Lease> for Expected {
 /// Who wants to take a group.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum AcquireKind {
-    /// Understudy itself: refused by hold, latch, cooldown, a stop on purpose, and a last look.
+    /// Understudy itself: refused by hold, latch, cooldown, a stop on purpose, and a last look, as far
+    /// as they concern the [`Way`].
     Automatic,
     /// A person, who has looked: refused by hold, and by a last look if heartbeats are given.
     Operator {
@@ -267,6 +274,8 @@ impl Store {
             "node": self.node,
             "nonce": uuid(acquire.nonce),
             "kind": kind,
+            "way": acquire.way.as_str(),
+            "ttl_ms": i32::try_from(acquire.ttl.as_millis()).unwrap_or(i32::MAX),
             "by": by,
             "reason": reason,
             "expected_epoch": acquire.expected.epoch.0,

@@ -83,15 +83,7 @@ struct Stage {
 impl Stage {
     fn with(policy: Policy, recalled: Option<Recalled>) -> Self {
         let now = 1_000_000;
-        let lease = Lease {
-            epoch: Epoch(1),
-            holder: Some("alpha".to_owned()),
-            nonce: None,
-            seq: 0,
-            hold: None,
-            latched: false,
-            cooldown_left: None,
-        };
+        let lease = Lease { epoch: Epoch(1), holder: Some("alpha".to_owned()), ..Lease::default() };
         let engine = Engine::new(BootTime::from_duration(ms(now)), policy, NONCE, recalled);
         Self { engine, now, heartbeat: "a", status: "PRIMARY", store: "s", lease }
     }
@@ -177,6 +169,8 @@ impl Stage {
             seen_at: self.now.to_string(),
             lease: self.lease.clone(),
             bots: vec![bot.clone(), bot],
+            members: Vec::new(),
+            request: None,
         }
     }
 
