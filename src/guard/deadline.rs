@@ -105,7 +105,7 @@ pub fn prepare(
     let (ours, line) = UnixStream::pair()?;
     line.set_nonblocking(true)?;
     let timer = TimerFd::new(ClockId::CLOCK_BOOTTIME, TimerFlags::TFD_CLOEXEC)?;
-    let courtesy = start_courtesy(shared.clone(), slice.clone())?;
+    let courtesy = start_courtesy(shared.clone(), slice.clone(), notify.try_clone()?)?;
     let deadline = Deadline { shared: shared.clone(), line: ours.try_clone()? };
     ours.set_nonblocking(true)?;
     Ok((deadline, ours, Switch { shared, line, timer, slice, notify, courtesy, kill_after }))
@@ -116,18 +116,23 @@ impl Deadline {
     /// still is one: not if the fence began.
     pub fn set(&self, at: Option<BootTime>) -> bool {
         let new = word(at);
-        let set = self.shared.at.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |old| {
-            (old != STRUCK).then_some(new)
-        });
+        let set = self
+            .shared
+            .at
+            .fetch_update(Ordering::SeqCst, Ordering::SeqCst, |old| (old != STRUCK).then_some(new));
         if set.is_ok_and(|old| new < old) {
             self.wake();
         }
         set.is_ok()
     }
 
-    /// Begins the fence now.
-    pub fn strike(&self) {
-        self.shared.at.store(STRUCK, Ordering::SeqCst);
+    /// Begins the fence now. A deadline that passed is left as it is: the thread finds it, and knows
+    /// how late it is.
+    pub fn strike(&self, now: BootTime) {
+        let due = self.shared.at.load(Ordering::SeqCst) <= word(Some(now));
+        if !due {
+            self.shared.at.store(STRUCK, Ordering::SeqCst);
+        }
         self.wake();
     }
 
@@ -181,7 +186,7 @@ impl Switch {
             self.timer.set(at, TimerSetTimeFlags::TFD_TIMER_ABSTIME)
         };
         // Without the timer it looks again and again, which is late by no more than that.
-        let limit = if armed.is_ok() { PollTimeout::NONE } else { LOOK_EVERY_MS };
+        let limit = if armed.is_ok() { PollTimeout::NONE } else { look_every() };
         let mut ready = [
             PollFd::new(self.timer.as_fd(), PollFlags::POLLIN),
             PollFd::new(self.line.as_fd(), PollFlags::POLLIN),
@@ -220,7 +225,9 @@ impl Switch {
 }
 
 /// [`LOOK_EVERY`] for `poll`.
-const LOOK_EVERY_MS: PollTimeout = PollTimeout::from_u8(20);
+fn look_every() -> PollTimeout {
+    PollTimeout::try_from(LOOK_EVERY).unwrap_or(PollTimeout::ZERO)
+}
 
 fn word(at: Option<BootTime>) -> u64 {
     at.map_or(NEVER, |at| {
@@ -229,7 +236,7 @@ fn word(at: Option<BootTime>) -> u64 {
 }
 
 /// Starts the thread that finds out whether systemd stops the units, and asks them itself if not.
-fn start_courtesy(shared: Arc<Shared>, slice: Slice) -> io::Result<UnixStream> {
+fn start_courtesy(shared: Arc<Shared>, slice: Slice, notify: Notify) -> io::Result<UnixStream> {
     let (asking, mut asked) = UnixStream::pair()?;
     asking.set_nonblocking(true)?;
     thread::Builder::new().name("courtesy".to_owned()).spawn(move || {
@@ -237,7 +244,7 @@ fn start_courtesy(shared: Arc<Shared>, slice: Slice) -> io::Result<UnixStream> {
         while matches!(asked.read(&mut question), Ok(1)) {
             match question[0] {
                 asks::IS_SYSTEMD_THERE => {
-                    shared.heard.store(notify::is_heard(HEARD_WITHIN), Ordering::SeqCst);
+                    shared.heard.store(notify.is_heard(HEARD_WITHIN), Ordering::SeqCst);
                 }
                 _ => match slice.terminate() {
                     Ok(asked) => tracing::warn!(asked, "systemd does not stop the units; SIGTERM"),

@@ -2,14 +2,15 @@
 
 use std::env;
 use std::ffi::OsString;
-use std::io;
-use std::os::linux::net::SocketAddrExt;
+use std::io::{self, IoSlice};
+use std::os::fd::{AsFd, AsRawFd};
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::net::{SocketAddr, UnixDatagram};
+use std::os::unix::net::UnixDatagram;
 use std::time::Duration;
 
+use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use sd_notify::NotifyState;
+use nix::sys::socket::{ControlMessage, MsgFlags, UnixAddr, sendmsg, sendto};
 
 /// Units may start.
 pub const READY: &[u8] = b"READY=1\nWATCHDOG=1\nSTATUS=holds the lease";
@@ -28,7 +29,7 @@ pub const FENCE: &[u8] = b"WATCHDOG=1\nSTOPPING=1\nSTATUS=stops the units";
 /// The socket on which systemd listens, if there is one.
 #[derive(Debug)]
 pub struct Notify {
-    to: Option<(UnixDatagram, SocketAddr)>,
+    to: Option<(UnixDatagram, UnixAddr)>,
 }
 
 impl Notify {
@@ -47,43 +48,62 @@ impl Notify {
     pub fn at(name: Option<OsString>) -> io::Result<Self> {
         let Some(name) = name else { return Ok(Self { to: None }) };
         let address = match name.as_bytes().strip_prefix(b"@") {
-            Some(name) => SocketAddr::from_abstract_name(name)?,
-            None => SocketAddr::from_pathname(&name)?,
+            Some(name) => UnixAddr::new_abstract(name)?,
+            None => UnixAddr::new(name.as_os_str())?,
         };
-        let socket = UnixDatagram::unbound()?;
-        socket.set_nonblocking(true)?;
-        Ok(Self { to: Some((socket, address)) })
+        Ok(Self { to: Some((UnixDatagram::unbound()?, address)) })
+    }
+
+    /// Another one of the same.
+    ///
+    /// # Errors
+    /// If there is no socket to be had.
+    pub fn try_clone(&self) -> io::Result<Self> {
+        let to = match &self.to {
+            Some((socket, address)) => Some((socket.try_clone()?, *address)),
+            None => None,
+        };
+        Ok(Self { to })
     }
 
     /// Says something. Neither waits nor allocates.
     ///
     /// # Errors
     /// If systemd does not take it, such as because its queue is full.
-    pub fn say(&self, message: &[u8]) -> io::Result<()> {
-        match &self.to {
-            Some((socket, address)) => socket.send_to_addr(message, address).map(drop),
-            None => Ok(()),
-        }
+    pub fn say(&self, message: &[u8]) -> Result<(), Errno> {
+        let Some((socket, address)) = &self.to else { return Ok(()) };
+        sendto(socket.as_raw_fd(), message, address, MsgFlags::MSG_DONTWAIT).map(drop)
     }
-}
 
-/// Whether systemd worked off everything that was said to it until now, within `limit`.
-#[must_use]
-pub fn is_heard(limit: Duration) -> bool {
-    // systemd closes what it was sent with this message once it comes to it.
-    let heard = || {
-        let (read, write) = io::pipe().ok()?;
-        let barrier = [NotifyState::Custom("BARRIER=1")];
-        sd_notify::notify_with_fds(&barrier, &[std::os::fd::AsFd::as_fd(&write)]).ok()?;
+    /// Whether systemd worked off everything that was said to it until now, within `limit`.
+    #[must_use]
+    pub fn is_heard(&self, limit: Duration) -> bool {
+        self.wait_until_heard(limit).unwrap_or(false)
+    }
+
+    /// systemd closes what comes with this message as soon as it gets to it.
+    fn wait_until_heard(&self, limit: Duration) -> io::Result<bool> {
+        let Some((socket, address)) = &self.to else { return Ok(false) };
+        let (read, write) = io::pipe()?;
+        let with = [write.as_raw_fd()];
+        sendmsg(
+            socket.as_raw_fd(),
+            &[IoSlice::new(b"BARRIER=1")],
+            &[ControlMessage::ScmRights(&with)],
+            MsgFlags::MSG_DONTWAIT,
+            Some(address),
+        )?;
         drop(write);
-        let mut closed = [PollFd::new(std::os::fd::AsFd::as_fd(&read), PollFlags::POLLIN)];
-        poll(&mut closed, PollTimeout::try_from(limit).ok()?).ok()
-    };
-    heard().is_some_and(|closed| closed > 0)
+        let limit = PollTimeout::try_from(limit).map_err(io::Error::other)?;
+        Ok(poll(&mut [PollFd::new(read.as_fd(), PollFlags::POLLIN)], limit)? > 0)
+    }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::os::linux::net::SocketAddrExt;
+    use std::os::unix::net::SocketAddr;
+
     use super::*;
 
     #[test]
@@ -93,8 +113,8 @@ mod tests {
         let file = UnixDatagram::bind(&path).unwrap();
         let name = format!("understudy-test-{}", uuid::Uuid::new_v4());
         let address = SocketAddr::from_abstract_name(&name).unwrap();
-        let abstr = UnixDatagram::bind_addr(&address).unwrap();
-        for (socket, name) in [(file, path.into()), (abstr, format!("@{name}").into())] {
+        let nameless = UnixDatagram::bind_addr(&address).unwrap();
+        for (socket, name) in [(file, path.into()), (nameless, format!("@{name}").into())] {
             Notify::at(Some(name)).unwrap().say(FEED).unwrap();
             let mut text = [0; 100];
             let length = socket.recv(&mut text).unwrap();
@@ -110,6 +130,6 @@ mod tests {
         let _deaf = UnixDatagram::bind(&path).unwrap();
         let notify = Notify::at(Some(path.into())).unwrap();
         let full = (0..1_000_000).find_map(|_| notify.say(FEED).err());
-        assert_eq!(full.unwrap().kind(), io::ErrorKind::WouldBlock);
+        assert_eq!(full, Some(Errno::EAGAIN));
     }
 }

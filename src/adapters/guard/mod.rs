@@ -4,6 +4,7 @@
 //! the units of the group are bound to it. What is here needs neither it nor the store to be well:
 //! every question has a deadline, and an end of file means that it is gone.
 
+pub mod dropin;
 pub mod glass;
 pub mod names;
 pub mod protocol;

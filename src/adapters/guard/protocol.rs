@@ -80,10 +80,9 @@ impl Report {
     pub fn lets_pass(&self) -> bool {
         let open = match self.state {
             Standing::Holding | Standing::BreakGlass => true,
-            Standing::Starting
-            | Standing::Releasing
-            | Standing::Released
-            | Standing::Fencing => false,
+            Standing::Starting | Standing::Releasing | Standing::Released | Standing::Fencing => {
+                false
+            }
         };
         open && self.valid_ms > 0
     }
