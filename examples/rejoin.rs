@@ -4,6 +4,7 @@
 
 #![expect(clippy::print_stdout, reason = "a person runs it")]
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -32,6 +33,7 @@ async fn main() -> anyhow::Result<()> {
     let mut redis = Redis::new(&settings::Redis {
         address: host(&arguments.address)?,
         primary: None,
+        nodes: BTreeMap::new(),
         user: None,
         password: None,
         tls: Tls::Off,
