@@ -9,6 +9,7 @@ pub mod adapters;
 pub mod cli;
 pub mod config;
 pub mod control;
+pub mod crash;
 pub mod engine;
 pub mod error;
 pub mod files;

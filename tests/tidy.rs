@@ -8,12 +8,13 @@ use std::path::{Path, PathBuf};
 
 /// Which parts of the crate each part may use; the longest matching prefix counts. No arrow goes
 /// up.
-const LAYERS: [(&str, &[&str]); 10] = [
+const LAYERS: [(&str, &[&str]); 11] = [
     ("src/time.rs", &[]),
+    ("src/crash.rs", &[]),
     ("src/error.rs", &[]),
     ("src/engine/", &["engine", "time"]),
     ("src/config/", &["config", "engine", "error", "time"]),
-    ("src/adapters/", &["adapters", "config", "engine", "error", "time"]),
+    ("src/adapters/", &["adapters", "config", "crash", "engine", "error", "time"]),
     ("src/control/", &["control", "config", "engine", "error", "time"]),
     ("src/telemetry/", &["telemetry", "config", "engine", "error", "time"]),
     ("src/web/", &["web", "adapters", "control", "telemetry", "config", "engine", "error", "time"]),
@@ -26,6 +27,7 @@ const LAYERS: [(&str, &[&str]); 10] = [
             "control",
             "telemetry",
             "config",
+            "crash",
             "engine",
             "error",
             "time",

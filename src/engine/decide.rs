@@ -1,10 +1,10 @@
 //! The decision to take over: by silence, or because an operator asked; and every reason not to.
 
 use super::edge::{Kind, Why};
-use super::event::{Acquire, Action, Answer, Cause, Memory, Progress, Recalled};
+use super::event::{Acquire, Action, Answer, Cause, Memory, Progress, Recalled, Way};
 use super::liveness::{self, Verdict, seconds};
 use super::notice::Notice;
-use super::observation::{Bot, Nonce, Observation, Token};
+use super::observation::{Bot, Nonce, Observation, RequestKind, Token};
 use super::plan::Step;
 use super::policy::{CHECK_DEADLINE, CHECK_EVERY};
 use super::{Attempt, Blocker, Engine, Next, Obstacle, State, Tenure};
@@ -15,10 +15,7 @@ impl Engine {
     pub(super) fn consider(&mut self, now: BootTime, out: &mut Vec<Action>) {
         let stale = self.watch.verdict(&self.policy) == Verdict::Stale;
         match &self.state {
-            State::Standby if stale => match self.blocker() {
-                None => self.ask_check(now, Cause::Automatic, out),
-                Some(why) => self.tell_blocked(why, out),
-            },
+            State::Standby => self.consider_taking(now, stale, out),
             State::Checking { .. } => self.call_off(out),
             State::Interrupted { tenure } if stale => match self.restraint() {
                 None => {
@@ -46,22 +43,61 @@ impl Engine {
                     out.push(Action::Tell(Notice::ActiveBeats));
                 }
             }
-            // Not stale, or under way, or none of our business.
-            State::Standby
-            | State::Acquiring { .. }
+            // Under way, or none of our business.
+            State::Acquiring { .. }
             | State::Promoting { .. }
+            | State::HandingOver { .. }
             | State::Stopping { .. } => {}
+        }
+        self.consider_leaving(now, out);
+    }
+
+    fn consider_taking(&mut self, now: BootTime, stale: bool, out: &mut Vec<Action>) {
+        let ground = self.ground();
+        if let Some(epoch) = self.contested()
+            && !self.told.contested
+        {
+            self.told.contested = true;
+            out.push(Action::Tell(Notice::Contested { epoch }));
+        }
+        if !stale && ground.is_none() {
+            return;
+        }
+        match (self.blocker(), ground) {
+            (Some(why), _) if why.obstacle == Obstacle::Waiting => {}
+            (Some(why), _) => self.tell_blocked(why, out),
+            // This node had the group a moment ago, or was checked for this very purpose.
+            (None, Some(Way::Again)) => {
+                self.acquire(now, Cause::Automatic, Why::Again, out);
+            }
+            (None, Some(Way::Offer)) => {
+                let cause = match self.pair.order.as_ref().map(|order| order.kind) {
+                    Some(RequestKind::Switchover) => Cause::Operator,
+                    Some(RequestKind::HandOver) | None => Cause::Automatic,
+                };
+                self.acquire(now, cause, Why::Offered, out);
+            }
+            (None, Some(Way::Silent | Way::Free)) => {
+                self.ask_check(now, Cause::Automatic, out);
+            }
+            (None, None) => {}
         }
     }
 
     /// Why nothing is done about the silence, if nothing is.
     pub(super) fn blocker(&self) -> Option<Blocker> {
-        if let Some(restraint) = self.restraint() {
-            return Some(restraint);
-        }
         let (_, observation) = self.last.as_ref()?;
         let lease = &observation.lease;
-        let (obstacle, text) = if lease.holder.as_deref() == Some(self.policy.node.as_str()) {
+        let way = self.way(lease);
+        if let Some(restraint) = self.restraint()
+            && restraint.obstacle.forbids(way)
+        {
+            return Some(restraint);
+        }
+        let here = lease.holder.as_deref() == Some(self.policy.node.as_str());
+        let (obstacle, text) = if let Some(missing) = self.missing_ground(lease) {
+            return Some(missing);
+        } else if here && self.policy.paired.is_none() {
             let text = format!(
                 "the lease (epoch {}) names this node, {}, but its state directory knows nothing \
                  of it: the directory was lost, or two nodes have the same name. After making sure \
@@ -75,9 +111,11 @@ impl Engine {
                         failover`";
             (Obstacle::AlertOnly, text.to_owned())
         } else {
+            // What is no failover does not wait for the end of one.
+            let left = lease.cooldown_left.filter(|_| way == Way::Silent)?;
             let text = format!(
                 "the last automatic failover is too recent; {} of the cooldown are left",
-                seconds(lease.cooldown_left?)
+                seconds(left)
             );
             (Obstacle::Cooldown, text)
         };
@@ -153,11 +191,9 @@ impl Engine {
     pub(super) fn call_off(&mut self, out: &mut Vec<Action>) {
         if let State::Checking { cause } = self.state {
             let still = match cause {
-                Cause::Automatic => {
-                    self.watch.verdict(&self.policy) == Verdict::Stale && self.blocker().is_none()
-                }
+                Cause::Automatic => self.ground().is_some() && self.blocker().is_none(),
                 Cause::Operator => {
-                    self.watch.verdict(&self.policy) == Verdict::Stale
+                    self.ground().is_some()
                         && self.last.as_ref().is_some_and(|(_, observation)| {
                             observation.lease.hold.is_none()
                                 && self.stopped_on_purpose(observation).is_none()
@@ -183,6 +219,7 @@ impl Engine {
             State::Promoting { .. }
             | State::Active { .. }
             | State::Interrupted { .. }
+            | State::HandingOver { .. }
             | State::Stopping { .. } => return,
         }
         if problems.is_empty() == self.told.not_ready {
@@ -209,18 +246,19 @@ impl Engine {
     }
 
     pub(super) fn acquire(&mut self, now: BootTime, cause: Cause, why: Why, out: &mut Vec<Action>) {
+        let fresh_nonce = match self.recalled {
+            Some(_) => Nonce(0),
+            None => self.new_nonce(),
+        };
         // Checking is only entered, and only stays, with an observation at hand.
         let Some((_, observation)) = &self.last else { return };
+        let way = self.way(&observation.lease);
         let (nonce, progress) = match self.recalled {
             // An earlier question may still be granted: the same nonce makes both the same tenure.
             // So it does with a tenure that the store forgot, whose units may still run here: that
             // must not be forgotten if the answer is no.
             Some((_, Recalled { memory, .. })) => (memory.nonce, memory.progress),
-            None => {
-                let nonce = self.next_nonce;
-                self.next_nonce = Nonce(nonce.0.wrapping_add(1));
-                (nonce, Progress::Asked)
-            }
+            None => (fresh_nonce, Progress::Asked),
         };
         let memory = Memory { nonce, cause, progress, max_epoch: self.max_epoch };
         let silent_for = (0..self.policy.bots.len())
@@ -240,14 +278,22 @@ impl Engine {
                 Bot::Beat { .. } | Bot::Missing | Bot::Duplicate { .. } | Bot::Null { .. } => None,
             })
             .collect();
+        let asked_by = match way {
+            Way::Offer => {
+                self.pair.order.as_ref().map(|order| (order.by.clone(), order.reason.clone()))
+            }
+            Way::Silent | Way::Free | Way::Again => None,
+        };
         let question = Acquire {
             cause,
+            way,
             nonce,
             expected: observation.lease.clone(),
             min_epoch: self.max_epoch,
             seen_at: observation.seen_at.clone(),
             heartbeats,
             silent_for,
+            asked_by,
             memory,
         };
         let recalled = match self.recalled {
@@ -256,7 +302,7 @@ impl Engine {
         };
         let recent = recalled.recent || progress == Progress::Asked;
         self.recalled = Some((now, Recalled { recent, ..recalled }));
-        self.go(State::Acquiring { nonce, cause, since: now }, why, out);
+        self.go(State::Acquiring { nonce, cause, way, since: now }, why, out);
         out.push(Action::Acquire(question));
     }
 
@@ -267,7 +313,7 @@ impl Engine {
         answer: Answer,
         out: &mut Vec<Action>,
     ) {
-        let State::Acquiring { nonce, cause, since } = self.state else { return };
+        let State::Acquiring { nonce, cause, way, since } = self.state else { return };
         if nonce != asked {
             return;
         }
@@ -280,7 +326,7 @@ impl Engine {
                 self.told.refusals = 0;
                 out.push(Action::Tell(Notice::Acquired { epoch, cause }));
                 let token = Token { epoch, nonce };
-                self.watch.expect_tenure(token);
+                self.watch.expect_tenure(now, token);
                 let tenure = Tenure {
                     token,
                     cause,
@@ -290,9 +336,10 @@ impl Engine {
                     fenced: None,
                     steps: Vec::new(),
                     before_start: Vec::new(),
-                    redone: before.is_some_and(|(_, recalled)| recalled.acted()),
+                    redone: way == Way::Again
+                        || before.is_some_and(|(_, recalled)| recalled.acted()),
                 };
-                let first = self.policy.at_or_after(Step::Fence).unwrap_or(Step::Beat);
+                let first = self.policy.at_or_after(Step::Guard).unwrap_or(Step::Beat);
                 self.begin(now, tenure, first, false, Why::Granted, out);
             }
             Answer::RefusedChanged(why) => {
@@ -360,8 +407,13 @@ impl Engine {
                 return refused("a takeover by this node is under way already");
             }
             State::Active { .. } => return refused("this node has the group already"),
+            State::HandingOver { .. } => {
+                return refused("this node is handing the group over");
+            }
             State::Stopping { .. } => {
-                return refused("another node took the group; the units here are being stopped");
+                return refused(
+                    "the tenure of this node is over; the units here are being stopped",
+                );
             }
         }
         if let Some((cause, _)) = self.watch.unknown() {
@@ -385,27 +437,32 @@ impl Engine {
         if let Some(text) = self.held() {
             return (false, text);
         }
-        if !force {
-            if let Some((bot, status)) = self.stopped_on_purpose(observation) {
-                let text = format!(
-                    "bot {bot} was stopped on purpose (its status is {status}); starting it here \
-                     may be what nobody wants. If it is, add --force"
-                );
-                return (false, text);
-            }
-            if self.watch.verdict(&self.policy) != Verdict::Stale {
-                let text = format!(
-                    "the primary does not look dead: {}. If it certainly is, add --force; if it \
-                     lives, stop its bots first",
-                    self.heartbeat_sentence(now)
-                );
-                return (false, text);
-            }
+        if !force && let Some(why) = self.speaks_against(now, observation) {
+            return (false, why);
         }
         self.told.refusal = None;
         let cause = if force { Cause::Forced } else { Cause::Operator };
         self.ask_check(now, cause, out);
         (true, "taking over".to_owned())
+    }
+
+    /// What a person must know better to have a failover all the same.
+    fn speaks_against(&self, now: BootTime, observation: &Observation) -> Option<String> {
+        if let Some((bot, status)) = self.stopped_on_purpose(observation) {
+            return Some(format!(
+                "bot {bot} was stopped on purpose (its status is {status}); starting it here may \
+                 be what nobody wants. If it is, add --force"
+            ));
+        }
+        if self.watch.verdict(&self.policy) != Verdict::Stale {
+            return Some(format!(
+                "the primary does not look dead: {}. If it certainly is, add --force; if it lives, \
+                 stop its bots first",
+                self.heartbeat_sentence(now)
+            ));
+        }
+        let missing = self.missing_ground(&observation.lease)?.text;
+        Some(format!("{missing}. If nobody else can be running the group any more, add --force"))
     }
 
     /// The store forgot the tenure that this node lived by, and a person says that it goes on here:
@@ -437,9 +494,10 @@ impl Engine {
             State::Interrupted { tenure } => forgotten(tenure, Progress::At(Step::Fence)),
             State::Active { tenure } => forgotten(tenure, Progress::Complete),
             State::Standby => self.recalled.filter(|(_, recalled)| recalled.acted())?.1,
-            State::Checking { .. } | State::Acquiring { .. } | State::Stopping { .. } => {
-                return None;
-            }
+            State::Checking { .. }
+            | State::Acquiring { .. }
+            | State::HandingOver { .. }
+            | State::Stopping { .. } => return None,
         };
         if let Some(text) = self.held() {
             return Some((false, text));
@@ -488,5 +546,16 @@ impl Engine {
         observation.lease.hold.as_ref()?;
         let hold = self.restraint()?.text;
         Some(format!("{hold}; `understudy release` ends the hold"))
+    }
+}
+
+impl Obstacle {
+    /// Whether what a person said keeps this node from asking on that ground. A node that goes on with
+    /// the group it had fails nothing over, and one that was left the group is expected to take it.
+    const fn forbids(self, way: Way) -> bool {
+        match (self, way) {
+            (Self::Held | Self::Latched, Way::Again) | (Self::Latched, Way::Offer) => false,
+            (_, Way::Silent | Way::Free | Way::Again | Way::Offer) => true,
+        }
     }
 }

@@ -24,13 +24,15 @@ pub enum Kind {
     Active,
     /// This node has the lease, but its takeover stopped too long ago to go on without looking.
     Interrupted,
-    /// Another node took the group; the units here are being stopped.
+    /// This node is giving the group to another one.
+    HandingOver,
+    /// This node's tenure is over; the units here are being stopped.
     Stopping,
 }
 
 impl Kind {
     /// All of them.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::Standby,
         Self::Checking,
         Self::Acquiring,
@@ -38,6 +40,7 @@ impl Kind {
         Self::Degraded,
         Self::Active,
         Self::Interrupted,
+        Self::HandingOver,
         Self::Stopping,
     ];
 
@@ -52,6 +55,7 @@ impl Kind {
             Self::Degraded => "degraded",
             Self::Active => "active",
             Self::Interrupted => "interrupted",
+            Self::HandingOver => "handing_over",
             Self::Stopping => "stopping",
         }
     }
@@ -69,7 +73,8 @@ impl Kind {
             Self::Interrupted => {
                 "holds the lease of a takeover that was interrupted; watching first"
             }
-            Self::Stopping => "another node took the group; stopping the units here",
+            Self::HandingOver => "giving the group to another node",
+            Self::Stopping => "the tenure of this node is over; stopping the units here",
         }
     }
 }
@@ -130,6 +135,20 @@ pub enum Why {
     Stopped,
     /// The store forgot our tenure, and an operator says that it goes on.
     Reclaimed,
+    /// The guard is gone, and with it the lease.
+    GuardGone,
+    /// The last holder left the group to this node.
+    Offered,
+    /// The lease names this node, and its old tenure is over.
+    Again,
+    /// The units here do not run any more, and another node could run them.
+    Failing,
+    /// The units here do not run any more, and no other node could run them.
+    NoPeer,
+    /// The group stays here after all.
+    Undone,
+    /// The lease was given away.
+    Given,
 }
 
 impl Why {
@@ -168,6 +187,19 @@ impl Why {
             Self::Reclaimed => {
                 "the store forgot that this node has the group, and an operator says that it has"
             }
+            Self::GuardGone => {
+                "the guard of the lease is gone; systemd stops the units, and this node sees to it"
+            }
+            Self::Offered => "the last holder left the group to this node, which is ready",
+            Self::Again => {
+                "the lease names this node, whose last tenure is over; nobody else can have begun one"
+            }
+            Self::Failing => "the units here do not recover, and another node is ready for them",
+            Self::NoPeer => {
+                "the units here do not recover, and no other node is ready; starting them once more"
+            }
+            Self::Undone => "the group could not be handed over; it goes on here",
+            Self::Given => "another node can have the group now",
         }
     }
 }
@@ -177,7 +209,7 @@ const fn edge(from: Kind, to: Kind, why: Why) -> Edge {
 }
 
 /// Every way there is.
-pub const EDGES: [Edge; 31] = [
+pub const EDGES: [Edge; 47] = [
     edge(Kind::Standby, Kind::Checking, Why::Silent),
     edge(Kind::Standby, Kind::Checking, Why::Asked),
     edge(Kind::Standby, Kind::Promoting, Why::Resumed),
@@ -209,6 +241,22 @@ pub const EDGES: [Edge; 31] = [
     edge(Kind::Degraded, Kind::Acquiring, Why::Reclaimed),
     edge(Kind::Active, Kind::Acquiring, Why::Reclaimed),
     edge(Kind::Interrupted, Kind::Acquiring, Why::Reclaimed),
+    edge(Kind::Standby, Kind::Acquiring, Why::Again),
+    edge(Kind::Standby, Kind::Acquiring, Why::Offered),
+    edge(Kind::Standby, Kind::Stopping, Why::GuardGone),
+    edge(Kind::Checking, Kind::Stopping, Why::GuardGone),
+    edge(Kind::Promoting, Kind::Stopping, Why::GuardGone),
+    edge(Kind::Degraded, Kind::Stopping, Why::GuardGone),
+    edge(Kind::Active, Kind::Stopping, Why::GuardGone),
+    edge(Kind::HandingOver, Kind::Stopping, Why::GuardGone),
+    edge(Kind::HandingOver, Kind::Stopping, Why::Superseded),
+    edge(Kind::Active, Kind::HandingOver, Why::Asked),
+    edge(Kind::Active, Kind::HandingOver, Why::Failing),
+    edge(Kind::Degraded, Kind::HandingOver, Why::Asked),
+    edge(Kind::Active, Kind::Promoting, Why::NoPeer),
+    edge(Kind::HandingOver, Kind::Active, Why::Undone),
+    edge(Kind::HandingOver, Kind::Promoting, Why::Undone),
+    edge(Kind::HandingOver, Kind::Standby, Why::Given),
 ];
 
 impl fmt::Display for Edge {

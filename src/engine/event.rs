@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::edge::Edge;
 use super::notice::Notice;
-use super::observation::{Bot, Epoch, Lease, Nonce, Observation, Token};
+use super::observation::{Bot, Epoch, Lease, Nonce, Observation, PendingRequest, Token};
 use super::plan::Step;
 use crate::time::BootTime;
 
@@ -34,6 +34,8 @@ pub enum Event {
         /// Why it could not run the group; empty if it could.
         problems: Vec<String>,
     },
+    /// This node's Redis follows another than the primary's, or nobody's.
+    Estranged,
     /// The store answered to an acquisition.
     Acquired {
         /// Which one.
@@ -52,6 +54,27 @@ pub enum Event {
     },
     /// The attempt to stop the units ended.
     UnitsStopped {
+        /// Why it did not succeed, if it did not.
+        fault: Option<String>,
+    },
+    /// The guard of a paired group said something, or is gone.
+    Guard(GuardReport),
+    /// The units were looked at.
+    UnitsSeen {
+        /// Those that failed and that systemd does not start again.
+        failed: Vec<String>,
+        /// Those that are neither active nor failed: somebody stopped them.
+        stopped: Vec<String>,
+    },
+    /// The attempt to give the lease to another node ended.
+    HandedOver {
+        /// Of this tenure.
+        epoch: Epoch,
+        /// How.
+        outcome: Outcome,
+    },
+    /// The attempt to make this node's Redis follow the primary ended.
+    Rejoined {
         /// Why it did not succeed, if it did not.
         fault: Option<String>,
     },
@@ -79,6 +102,7 @@ impl Event {
             Self::ObserveFailed { fault } => format!("the store could not be read: {fault}"),
             Self::Checked { problems } if problems.is_empty() => "this node is fit".to_owned(),
             Self::Checked { problems } => format!("this node is not fit: {}", problems.join("; ")),
+            Self::Estranged => "Redis does not follow that of the primary".to_owned(),
             Self::Acquired { answer, .. } => match answer {
                 Answer::Granted(epoch) => format!("the lease was granted with epoch {epoch}"),
                 Answer::RefusedChanged(why) | Answer::Refused(why) => {
@@ -96,9 +120,34 @@ impl Event {
             Self::UnitsStopped { fault: Some(fault) } => {
                 format!("the units could not be stopped: {fault}")
             }
+            Self::Guard(GuardReport::Holding { token, .. }) => {
+                format!("the guard renewed the lease (epoch {})", token.epoch)
+            }
+            Self::Guard(GuardReport::Gone { why }) => format!("there is no guard: {why}"),
+            Self::UnitsSeen { failed, stopped } => match (failed.as_slice(), stopped.as_slice()) {
+                ([], []) => "the units are active".to_owned(),
+                (failed, []) => format!("failed: {}", failed.join(", ")),
+                (failed, stopped) => {
+                    format!("failed: {}; stopped: {}", failed.join(", "), stopped.join(", "))
+                }
+            },
+            Self::HandedOver { outcome, .. } => match outcome {
+                Outcome::Done | Outcome::DoneBut(_) => "the lease was given away".to_owned(),
+                Outcome::Failed(text) | Outcome::NotBegun(text) => {
+                    format!("the lease was not given away: {text}")
+                }
+            },
+            Self::Rejoined { fault: None } => "Redis follows the primary".to_owned(),
+            Self::Rejoined { fault: Some(fault) } => {
+                format!("Redis does not follow the primary: {fault}")
+            }
             Self::Operator { command: Command::Failover { force }, .. } => {
                 format!("a person asked for a failover{}", if *force { " by force" } else { "" })
             }
+            Self::Operator { command: Command::Switchover { to, .. }, .. } => format!(
+                "a person asked for a switchover to {}",
+                to.as_deref().unwrap_or("another node")
+            ),
         }
     }
 }
@@ -137,6 +186,60 @@ pub enum Command {
         /// Although the heartbeats are not silent, or a bot was stopped on purpose.
         force: bool,
     },
+    /// Give the group to another node, with nothing lost.
+    Switchover {
+        /// To this one; `None` for the first of the others that is ready.
+        to: Option<String>,
+        /// Who asked.
+        by: String,
+        /// And why.
+        reason: String,
+    },
+}
+
+/// What the guard of a paired group says of itself. Only its word counts for whether the lease is
+/// this node's.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum GuardReport {
+    /// It renews the lease of this tenure.
+    Holding {
+        /// The tenure.
+        token: Token,
+        /// When the last renewal that was granted had been sent.
+        confirmed: BootTime,
+    },
+    /// There is none, or it has stopped renewing: nothing of the group may run here.
+    Gone {
+        /// Why, as far as known.
+        why: String,
+    },
+}
+
+/// On what ground the lease is asked for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum Way {
+    /// Whoever has it is silent, or a person says so.
+    #[default]
+    Silent,
+    /// Nobody has it, and that has been so for a whole window.
+    Free,
+    /// This node has it, from a tenure that is over.
+    Again,
+    /// The last holder left it to this node, and was seen to.
+    Offer,
+}
+
+impl Way {
+    /// Its name in the store.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Silent => "silent",
+            Self::Free => "free",
+            Self::Again => "again",
+            Self::Offer => "offer",
+        }
+    }
 }
 
 /// Who wants a takeover.
@@ -174,6 +277,8 @@ pub enum Action {
         /// is worth waiting for.
         primary_silent: bool,
     },
+    /// See whether the units are active.
+    Look,
     /// Ask the store for the lease. The memory is on disk before the question is sent.
     Acquire(Acquire),
     /// Put this on disk before the next action.
@@ -193,6 +298,35 @@ pub enum Action {
     StopUnits {
         /// How long it may take.
         deadline: Duration,
+    },
+    /// Write into the store that the group is about to be handed over, so that the other node gets
+    /// ready.
+    Announce(PendingRequest),
+    /// Write into the store how an order to hand over ended.
+    EndRequest {
+        /// Which.
+        id: Nonce,
+        /// Whether it was carried out.
+        done: bool,
+        /// In words.
+        text: String,
+    },
+    /// Give the lease to another node. The units are stopped; whether they are dead is looked at
+    /// once more.
+    HandOver {
+        /// The tenure that ends.
+        token: Token,
+        /// Who gets it.
+        to: String,
+        /// Whether the other node's Redis must have everything first.
+        lossless: bool,
+        /// How long it may take.
+        deadline: Duration,
+    },
+    /// Make this node's Redis a replica of the primary's, after a copy of what it has.
+    Rejoin {
+        /// The node that has the group.
+        primary: String,
     },
     /// Tell people.
     Tell(Notice),
@@ -220,12 +354,23 @@ impl Action {
                 Progress::Asked => "remember that the lease is asked for".to_owned(),
                 Progress::At(step) => format!("remember that {step} begins"),
                 Progress::Complete => "remember that the takeover is complete".to_owned(),
+                Progress::Leaving => "remember that the group is being handed over".to_owned(),
                 Progress::Over => "remember that the tenure is over".to_owned(),
             },
             Self::Run { step, again, .. } => {
                 format!("run {step}{}", if *again { " again" } else { "" })
             }
             Self::StopUnits { .. } => "stop the units".to_owned(),
+            Self::Look => "look at the units".to_owned(),
+            Self::Announce(request) => format!(
+                "announce that {} gets the group",
+                request.target.as_deref().unwrap_or("another node")
+            ),
+            Self::EndRequest { done, text, .. } => {
+                format!("the order was {}: {text}", if *done { "carried out" } else { "refused" })
+            }
+            Self::HandOver { to, .. } => format!("give the lease to {to}"),
+            Self::Rejoin { primary } => format!("make Redis follow that of {primary}"),
             Self::Tell(notice) => format!("{}: {}", notice.weight().in_words(), notice.text()),
             Self::Moved(edge) => edge.to_string(),
             Self::Answer { accepted, text, .. } => {
@@ -240,6 +385,9 @@ impl Action {
 pub struct Acquire {
     /// Who wants it.
     pub cause: Cause,
+    /// On what ground.
+    #[serde(default)]
+    pub way: Way,
     /// Identity of the new tenure.
     pub nonce: Nonce,
     /// The lease must still be this one.
@@ -253,6 +401,9 @@ pub struct Acquire {
     pub heartbeats: Vec<Option<String>>,
     /// How long they were silent, for the history.
     pub silent_for: Duration,
+    /// Who ordered it, and why, if it was ordered on another node.
+    #[serde(default)]
+    pub asked_by: Option<(String, String)>,
     /// What to put on disk first.
     pub memory: Memory,
 }
@@ -279,6 +430,8 @@ pub enum Progress {
     At(Step),
     /// It is complete.
     Complete,
+    /// The group was about to be handed over; the units may be stopped.
+    Leaving,
     /// Another tenure followed, and the units here are stopped.
     Over,
 }
@@ -301,7 +454,7 @@ impl Recalled {
     #[must_use]
     pub fn acted(&self) -> bool {
         match self.memory.progress {
-            Progress::At(_) | Progress::Complete => true,
+            Progress::At(_) | Progress::Complete | Progress::Leaving => true,
             Progress::Asked | Progress::Over => false,
         }
     }

@@ -54,6 +54,7 @@ impl Engine {
             State::Promoting { .. }
             | State::Active { .. }
             | State::Interrupted { .. }
+            | State::HandingOver { .. }
             | State::Stopping { .. } => {
                 let sentence = self.snapshot(now).sentence;
                 return (false, format!("would not fail over: {sentence}"));

@@ -115,6 +115,8 @@ pub struct Watch {
     unknown: Option<(Cause, BootTime)>,
     store: Option<StoreIdentity>,
     tenure: Option<(Epoch, Option<Nonce>, u64)>,
+    /// The renewal that was seen last, and when the reply with it came first.
+    renewal: (u64, BootTime),
     last_sent: BootTime,
     /// One for each bot; empty until something is known.
     windows: Vec<Window>,
@@ -138,6 +140,7 @@ impl Watch {
             unknown: Some((Cause::NotReadYet, now)),
             store: None,
             tenure: None,
+            renewal: (0, now),
             last_sent: now,
             windows: Vec::new(),
         }
@@ -153,6 +156,18 @@ impl Watch {
         let silent = |window: &Window| self.last_sent.since(window.since) >= policy.timeout;
         let stale = if policy.all_bots { bots.all(silent) } else { bots.any(silent) };
         if stale && !self.windows.is_empty() { Verdict::Stale } else { Verdict::Fresh }
+    }
+
+    /// Whether the lease was seen unchanged, renewals included, for `window`.
+    #[must_use]
+    pub fn lease_is_silent(&self, window: Duration) -> bool {
+        self.unknown.is_none() && self.last_sent.since(self.renewal.1) >= window
+    }
+
+    /// Since when the lease has been seen unchanged; `None` while nothing is known.
+    #[must_use]
+    pub fn lease_since(&self) -> Option<BootTime> {
+        self.unknown.is_none().then_some(self.renewal.1)
     }
 
     /// Why nothing is known and since when.
@@ -187,6 +202,13 @@ impl Watch {
         })
     }
 
+    /// Whether a heartbeat was seen to change less than `span` before the last read.
+    #[must_use]
+    pub fn beat_within(&self, span: Duration) -> bool {
+        let lately = |window: &Window| self.last_sent.since(window.since) < span;
+        self.windows.iter().any(|window| window.changed && lately(window))
+    }
+
     /// Since when bot number `bot` has had its present heartbeat, and whether it was seen to
     /// change.
     #[must_use]
@@ -217,7 +239,9 @@ impl Watch {
             return None;
         }
         let lease = &observation.lease;
-        let tenure = (lease.epoch, lease.nonce, lease.seq);
+        // Where nobody renews, a renewal is as good as another tenure.
+        let seq = if policy.paired.is_some() { 0 } else { lease.seq };
+        let tenure = (lease.epoch, lease.nonce, seq);
         let gap = sent.since(self.last_sent);
         let restarted = if self.unknown.is_some() {
             None // Its windows are empty already, and it was said why.
@@ -232,6 +256,9 @@ impl Watch {
         };
         if restarted.is_some() {
             self.windows.clear();
+        }
+        if self.windows.is_empty() || lease.seq != self.renewal.0 {
+            self.renewal = (lease.seq, now);
         }
         self.unknown = None;
         self.store = Some(observation.store.clone());
@@ -255,7 +282,8 @@ impl Watch {
 
     /// The group is about to change hands, to us: that is no reason for a new window. What beats
     /// from now on beats in spite of it.
-    pub fn expect_tenure(&mut self, token: Token) {
+    pub fn expect_tenure(&mut self, now: BootTime, token: Token) {
+        self.renewal = (0, now);
         self.tenure = Some((token.epoch, Some(token.nonce), 0));
     }
 
@@ -272,6 +300,7 @@ impl Watch {
             window.since = now;
             window.changed = false;
         }
+        self.renewal.1 = now;
     }
 }
 

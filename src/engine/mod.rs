@@ -18,7 +18,10 @@
 //! One [`Engine`] serves one group on one node. The supervisor reads the store for all groups with
 //! one statement, hands each engine its part, and does what the engines say.
 //!
-//! Not drawn: a tenure that ended while nobody was here leads from Standby to Stopping.
+//! Not drawn: a tenure that ended while nobody was here leads from Standby to Stopping; and what
+//! only paired mode has (`paired.rs`, `leaving.rs`): from a lease that names this node or was offered
+//! to it straight to Acquiring, from Active over HandingOver to Standby, and to Stopping when the guard
+//! of the lease is gone.
 //!
 //! To add a state: a variant of `State`, of [`edge::Kind`], its ways in [`edge::EDGES`]; the
 //! compiler then asks for the rest.
@@ -30,9 +33,11 @@ pub mod edge;
 pub mod event;
 pub mod explain;
 pub mod guard;
+mod leaving;
 pub mod liveness;
 pub mod notice;
 pub mod observation;
+mod paired;
 pub mod plan;
 pub mod policy;
 pub mod snapshot;
@@ -46,12 +51,12 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use edge::{Edge, Kind, Why};
-use event::{Action, Cause, Command, Event, Memory, Progress, Recalled};
+use event::{Action, Cause, Command, Event, GuardReport, Memory, Progress, Recalled, Way};
 use liveness::{Verdict, Watch, seconds};
 use notice::Notice;
-use observation::{Epoch, Nonce, Observation, Token};
+use observation::{Epoch, Nonce, Observation, PendingRequest, RequestKind, Token};
 use plan::Step;
-use policy::{BEAT_EVERY, LEASE_DEADLINE, Policy, RESUME_MAX, STOP_DEADLINE};
+use policy::{BEAT_EVERY, HAND_OVER_EVERY, LEASE_DEADLINE, Policy, RESUME_MAX, STOP_DEADLINE};
 
 use crate::time::BootTime;
 
@@ -77,6 +82,28 @@ pub struct Engine {
     floor: Epoch,
     check: Check,
     told: Told,
+    #[serde(default)]
+    pair: Pair,
+}
+
+/// What is known in paired mode only.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+struct Pair {
+    /// What the guard said last; `None` before it was heard.
+    guard: Option<GuardReport>,
+    /// The last tenure of this node whose guard ended, and when it was last confirmed.
+    ended: Option<(Token, BootTime)>,
+    /// The epoch under which the last holder was seen to leave the group to somebody.
+    offer: Option<Epoch>,
+    /// The order by which this node is about to get the group, or got it.
+    order: Option<PendingRequest>,
+    /// The group's nodes: name, how often they reported, and when that was seen to grow.
+    peers: Vec<(String, u64, Option<BootTime>)>,
+    /// When a group whose bots are silent here is looked at again.
+    try_at: Option<BootTime>,
+    /// Whether Redis is being made to follow the primary's, and when that is tried again.
+    rejoining: bool,
+    rejoin_at: Option<BootTime>,
 }
 
 /// What is only true in one state is kept in that state.
@@ -89,6 +116,7 @@ enum State {
     Acquiring {
         nonce: Nonce,
         cause: Cause,
+        way: Way,
         since: BootTime,
     },
     /// Also [`Kind::Degraded`], while `fault` says why.
@@ -103,11 +131,31 @@ enum State {
     Interrupted {
         tenure: Tenure,
     },
+    HandingOver {
+        tenure: Tenure,
+        order: PendingRequest,
+        to: String,
+        phase: Phase,
+    },
     Stopping {
         retry_at: Option<BootTime>,
         /// To be put on disk when the units are stopped.
         over: Memory,
     },
+}
+
+/// How far a hand-over came.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+enum Phase {
+    /// The other node gets ready; the units here run.
+    Preparing {
+        /// At the latest by then.
+        until: BootTime,
+    },
+    /// The units here are being stopped.
+    Stopping,
+    /// The lease is being given away.
+    Giving,
 }
 
 /// A lease of this node, and what was done with it.
@@ -182,6 +230,10 @@ struct Told {
     refusal: Option<String>,
     /// How often in a row the lease was asked for in vain.
     refusals: u32,
+    /// The order in the store that was answered.
+    order: Option<Nonce>,
+    /// Why Redis does not follow the primary's.
+    estranged: Option<String>,
 }
 
 /// Kinds of reason not to act on silence.
@@ -195,6 +247,12 @@ enum Obstacle {
     Cooldown,
     NotReady,
     Refused,
+    /// The holder of a paired group renews its lease.
+    Renewed,
+    /// The holder of a paired group renews nothing, and never did.
+    Unguarded,
+    /// The lease was not silent for long enough yet.
+    Waiting,
 }
 
 /// A reason not to act on silence.
@@ -230,6 +288,7 @@ impl Engine {
             next_nonce: first_nonce,
             check: Check { asked: false, next_at: now, found: None },
             told: Told::default(),
+            pair: Pair::default(),
         }
     }
 
@@ -259,8 +318,24 @@ impl Engine {
                 self.step_ended(now, epoch, step, outcome, &mut out);
             }
             Event::UnitsStopped { fault } => self.units_stopped(now, fault, &mut out),
+            Event::Guard(report) => self.guard_said(now, report, &mut out),
+            Event::UnitsSeen { failed, stopped } => {
+                self.units_seen(now, &failed, &stopped, &mut out);
+            }
+            Event::HandedOver { epoch, outcome } => {
+                if self.tenure().is_some_and(|tenure| tenure.token.epoch == epoch) {
+                    self.handed_over(now, outcome, &mut out);
+                }
+            }
+            Event::Estranged => self.estranged(now, &mut out),
+            Event::Rejoined { fault } => self.rejoined(now, fault, &mut out),
             Event::Operator { request, command: Command::Failover { force } } => {
                 let (accepted, text) = self.failover_asked(now, force, &mut out);
+                out.push(Action::Answer { request, accepted, text });
+            }
+            Event::Operator { request, command: Command::Switchover { to, by, reason } } => {
+                let order = self.order_of_a_person(to, by, reason);
+                let (accepted, text) = self.switchover_asked(now, order, &mut out);
                 out.push(Action::Answer { request, accepted, text });
             }
         }
@@ -291,6 +366,8 @@ impl Engine {
                 Next::Answer => None,
             },
             State::Stopping { retry_at, .. } => *retry_at,
+            State::HandingOver { phase: Phase::Preparing { until }, .. } => Some(*until),
+            State::HandingOver { phase: Phase::Stopping | Phase::Giving, .. } => None,
             State::Standby => self.check_at(),
             State::Checking { .. }
             | State::Acquiring { .. }
@@ -299,7 +376,7 @@ impl Engine {
         };
         // A longer sleep would look like a standstill.
         let awake_at = self.last_turn + self.policy.max_gap;
-        [blind_at, state_at].into_iter().flatten().fold(awake_at, BootTime::min)
+        [blind_at, state_at, self.guard_due()].into_iter().flatten().fold(awake_at, BootTime::min)
     }
 
     /// When this group wants the store read, if before the next read by the interval: at the very
@@ -308,10 +385,14 @@ impl Engine {
     #[must_use]
     pub fn wants_read_at(&self) -> Option<BootTime> {
         match &self.state {
+            State::Standby if self.awaits_the_lease() => Some(self.read_at + HAND_OVER_EVERY),
+            State::HandingOver { phase: Phase::Preparing { .. }, .. } => {
+                Some(self.read_at + HAND_OVER_EVERY)
+            }
             State::Standby | State::Interrupted { .. } => {
                 let stale_at = match self.watch.verdict(&self.policy) {
-                    Verdict::Fresh => self.watch.stale_at(&self.policy),
-                    Verdict::Stale | Verdict::Unknown(_) => None,
+                    Verdict::Fresh | Verdict::Stale => self.silent_at(),
+                    Verdict::Unknown(_) => None,
                 };
                 // A lease may be ours that the store did not answer for: know it while it is recent.
                 let soon = self.read_at + BEAT_EVERY;
@@ -332,6 +413,7 @@ impl Engine {
             | State::Acquiring { .. }
             | State::Promoting { .. }
             | State::Active { .. }
+            | State::HandingOver { phase: Phase::Stopping | Phase::Giving, .. }
             | State::Stopping { .. } => None,
         }
     }
@@ -356,6 +438,7 @@ impl Engine {
             State::Promoting { fault: Some(_), .. } => Kind::Degraded,
             State::Active { .. } => Kind::Active,
             State::Interrupted { .. } => Kind::Interrupted,
+            State::HandingOver { .. } => Kind::HandingOver,
             State::Stopping { .. } => Kind::Stopping,
         }
     }
@@ -407,10 +490,14 @@ impl Engine {
             out.push(Action::Tell(Notice::WindowRestarted { cause }));
         }
         self.told.restrained = restrained;
+        if self.policy.paired.is_some() {
+            self.see_others(now, &observation);
+        }
         self.last = Some((now, observation));
         self.tell_sight(out);
         self.see_last_beats(now, sent);
         self.follow_lease(now, sent, out);
+        self.prepare(now, out);
         self.consider(now, out);
         self.see_beats(now, out);
     }
@@ -438,6 +525,7 @@ impl Engine {
         match &self.state {
             State::Promoting { tenure, .. }
             | State::Active { tenure }
+            | State::HandingOver { tenure, .. }
             | State::Interrupted { tenure } => Some(tenure),
             State::Standby
             | State::Checking { .. }
@@ -506,7 +594,11 @@ impl Engine {
                 let Some((at, recalled)) = self.recalled else { return };
                 let memory = recalled.memory;
                 if held_here && nonce == Some(memory.nonce) {
-                    self.take_up(now, sent, at, recalled, epoch, out);
+                    if self.policy.paired.is_some() {
+                        self.take_up_guarded(now, at, recalled, epoch, out);
+                    } else {
+                        self.take_up(now, sent, at, recalled, epoch, out);
+                    }
                 } else if !held_here
                     && memory.progress != Progress::Asked
                     && self.kind() == Kind::Standby
@@ -517,6 +609,7 @@ impl Engine {
             }
             State::Promoting { tenure, .. }
             | State::Active { tenure }
+            | State::HandingOver { tenure, .. }
             | State::Interrupted { tenure } => {
                 // Not only a later epoch: after a restore, ours may have been granted once more.
                 if nonce != Some(tenure.token.nonce) || epoch != tenure.token.epoch {
@@ -524,7 +617,7 @@ impl Engine {
                     let tenure = tenure.clone();
                     let memory = self.memory(&tenure, Progress::Over);
                     self.give_up(ours, (epoch, by), memory, out);
-                } else if !late {
+                } else if !late && self.policy.paired.is_none() {
                     tenure.confirmed = tenure.confirmed.max(sent);
                     self.try_again(now, out);
                 }
@@ -545,6 +638,9 @@ impl Engine {
             let notice = Notice::Blind { since: now.since(since), cause: cause.to_string() };
             self.told.blind = true;
             out.push(Action::Tell(notice));
+        }
+        if self.guard_due().is_some_and(|at| now >= at) {
+            self.end_tenure("it could not be started in time".to_owned(), out);
         }
         let check_due = self.check_at().is_some_and(|at| now >= at);
         match &mut self.state {
@@ -584,6 +680,7 @@ impl Engine {
                 *retry_at = None;
                 out.push(Action::StopUnits { deadline: STOP_DEADLINE });
             }
+            State::HandingOver { .. } => self.keep_waiting(now, out),
             State::Standby
             | State::Checking { .. }
             | State::Acquiring { .. }
@@ -606,9 +703,34 @@ impl Engine {
             | Kind::Acquiring
             | Kind::Promoting
             | Kind::Degraded
+            | Kind::HandingOver
             | Kind::Stopping => {}
         }
         out.push(Action::Moved(edge));
+    }
+
+    fn new_nonce(&mut self) -> Nonce {
+        let nonce = self.next_nonce;
+        self.next_nonce = Nonce(nonce.0.wrapping_add(1));
+        nonce
+    }
+
+    /// A person's wish, as an order about the present tenure.
+    fn order_of_a_person(
+        &mut self,
+        target: Option<String>,
+        by: String,
+        reason: String,
+    ) -> PendingRequest {
+        PendingRequest {
+            id: self.new_nonce(),
+            kind: RequestKind::Switchover,
+            from_epoch: self.tenure().map_or(Epoch(0), |tenure| tenure.token.epoch),
+            target,
+            by,
+            reason,
+            announced: false,
+        }
     }
 
     fn memory(&self, tenure: &Tenure, progress: Progress) -> Memory {

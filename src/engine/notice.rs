@@ -157,6 +157,54 @@ pub enum Notice {
     },
     /// They are back.
     ActiveBeats,
+    /// The guard of the lease is gone, and the tenure over.
+    GuardGone {
+        /// Of this tenure.
+        epoch: Epoch,
+        /// Why, as far as known.
+        why: String,
+    },
+    /// The units here do not run any more, and there is nobody to hand the group over to.
+    NoPeer {
+        /// Of this tenure.
+        epoch: Epoch,
+        /// What does not run.
+        what: String,
+        /// Why nobody can have it.
+        why: String,
+    },
+    /// The group is being handed over.
+    HandingOver {
+        /// Of this tenure.
+        epoch: Epoch,
+        /// The node that gets it.
+        to: String,
+        /// Why.
+        reason: String,
+    },
+    /// It was given away.
+    HandedOver {
+        /// Of this tenure.
+        epoch: Epoch,
+        /// The node that can have it.
+        to: String,
+    },
+    /// It stays here after all.
+    HandOverFailed {
+        /// Of this tenure.
+        epoch: Epoch,
+        /// The node that should have had it.
+        to: String,
+        /// Why not.
+        text: String,
+    },
+    /// Redis here follows that of the primary.
+    Rejoined,
+    /// It does not.
+    RejoinFailed {
+        /// Why not.
+        fault: String,
+    },
 }
 
 /// How much a notice matters.
@@ -204,10 +252,17 @@ impl Notice {
             | Self::WindowRestarted { .. }
             | Self::Refused { .. }
             | Self::StepFailed { .. } => Weight::LogWarning,
-            Self::Sighted | Self::Ready | Self::ActiveBeats | Self::UnitsStopped => Weight::Info,
+            Self::Sighted
+            | Self::Ready
+            | Self::ActiveBeats
+            | Self::UnitsStopped
+            | Self::Rejoined => Weight::Info,
             Self::Stale { .. }
             | Self::NotReady { .. }
             | Self::Resumed { .. }
+            | Self::HandingOver { .. }
+            | Self::HandedOver { .. }
+            | Self::RejoinFailed { .. }
             | Self::Completed { .. } => Weight::Warning,
             Self::Blind { .. }
             | Self::Blocked { .. }
@@ -217,6 +272,9 @@ impl Notice {
             | Self::Degraded { .. }
             | Self::Superseded { .. }
             | Self::StopFailed { .. }
+            | Self::GuardGone { .. }
+            | Self::NoPeer { .. }
+            | Self::HandOverFailed { .. }
             | Self::ActiveSilent { .. } => Weight::Critical,
         }
     }
@@ -234,6 +292,11 @@ impl Notice {
             | Self::StepFailed { epoch, .. }
             | Self::Degraded { epoch, .. }
             | Self::Completed { epoch, .. }
+            | Self::GuardGone { epoch, .. }
+            | Self::NoPeer { epoch, .. }
+            | Self::HandingOver { epoch, .. }
+            | Self::HandedOver { epoch, .. }
+            | Self::HandOverFailed { epoch, .. }
             | Self::Superseded { epoch, .. } => Some(*epoch),
             Self::Stale { .. }
             | Self::Fresh
@@ -249,6 +312,8 @@ impl Notice {
             | Self::UnitsStopped
             | Self::StopFailed { .. }
             | Self::ActiveSilent { .. }
+            | Self::Rejoined
+            | Self::RejoinFailed { .. }
             | Self::ActiveBeats => None,
         }
     }
@@ -281,6 +346,13 @@ impl Notice {
             | Self::UnitsStopped
             | Self::StopFailed { .. }
             | Self::ActiveSilent { .. }
+            | Self::GuardGone { .. }
+            | Self::NoPeer { .. }
+            | Self::HandingOver { .. }
+            | Self::HandedOver { .. }
+            | Self::HandOverFailed { .. }
+            | Self::Rejoined
+            | Self::RejoinFailed { .. }
             | Self::ActiveBeats => None,
         }
     }
@@ -322,18 +394,8 @@ impl Notice {
             Self::Adopted { epoch, units_active: true } => {
                 format!("this node has the group since epoch {epoch}; its units run")
             }
-            Self::Adopted { epoch, units_active: false } => format!(
-                "this node has the group since epoch {epoch}, but not all of its units are active. \
-                 They were running when understudy was last here, so somebody stopped them or they \
-                 failed; understudy leaves them. Start them with systemctl, or give the group back \
-                 with `understudy failback`"
-            ),
-            Self::Contested { epoch } => format!(
-                "this node holds the lease (epoch {epoch}) of a takeover that was interrupted, but \
-                 the bots beat and not all of their units run here: somebody started them \
-                 elsewhere. Understudy does nothing. If they should run there, say so with \
-                 `understudy failback`; if here, stop them there and then `understudy failover`"
-            ),
+            Self::Adopted { epoch, units_active: false } => adopted_without_units(*epoch),
+            Self::Contested { epoch } => contested(*epoch),
             Self::StepDone { step, took, .. } => {
                 format!("{} done in {}: {}", step, seconds(*took), step.promise())
             }
@@ -356,14 +418,68 @@ impl Notice {
                 format!("this node has the group, and it is silent: {bots}. Look at the units here")
             }
             Self::ActiveBeats => "the heartbeats from this node are back".to_owned(),
+            Self::GuardGone { epoch, why } => guard_gone(*epoch, why),
+            Self::NoPeer { what, why, .. } => format!(
+                "this node has the group, and it does not run ({what}). It is started once more, \
+                 as it cannot be handed over: {why}"
+            ),
+            Self::HandingOver { to, reason, .. } => format!("handing over to {to}: {reason}"),
+            Self::HandedOver { epoch, to } => {
+                format!(
+                    "the units here are stopped and {to} can have the group (epoch {epoch} ends)"
+                )
+            }
+            Self::HandOverFailed { to, text, .. } => {
+                format!("the group could NOT be handed over to {to} and goes on here: {text}")
+            }
+            Self::Rejoined => "Redis here follows that of the primary".to_owned(),
+            Self::RejoinFailed { fault } => rejoin_failed(fault),
         }
     }
+}
+
+fn adopted_without_units(epoch: Epoch) -> String {
+    format!(
+        "this node has the group since epoch {epoch}, but not all of its units are active. \
+                 They were running when understudy was last here, so somebody stopped them or they \
+                 failed; understudy leaves them. Start them with systemctl, or give the group back \
+                 with `understudy failback`"
+    )
+}
+
+fn contested(epoch: Epoch) -> String {
+    format!(
+        "this node holds the lease (epoch {epoch}) of a takeover that was interrupted, but \
+                 the bots beat and not all of their units run here: somebody started them \
+                 elsewhere. Understudy does nothing. If they should run there, say so with \
+                 `understudy failback`; if here, stop them there and then `understudy failover`"
+    )
+}
+
+fn guard_gone(epoch: Epoch, why: &str) -> String {
+    format!(
+        "the guard of the lease is gone (epoch {epoch}): {why}. The units here are stopped, so that \
+         another node may have the group; this node takes it again if the lease is still its own"
+    )
+}
+
+fn rejoin_failed(fault: &str) -> String {
+    format!(
+        "Redis here does NOT follow that of the primary, so this node could not take over without \
+         loss: {fault}. It is tried again"
+    )
 }
 
 fn degraded(epoch: Epoch, step: Step, fault: &str) -> String {
     let then = match step {
         Step::Beat => "Understudy goes on waiting".to_owned(),
-        Step::Fence | Step::Promote | Step::Persist | Step::Flip | Step::Publish | Step::Start => {
+        Step::Guard
+        | Step::Fence
+        | Step::Promote
+        | Step::Persist
+        | Step::Flip
+        | Step::Publish
+        | Step::Start => {
             format!("It is tried again every {}", seconds(RETRY_DEGRADED))
         }
     };

@@ -12,6 +12,8 @@ use serde::{Deserialize, Serialize};
 /// the steps.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum Step {
+    /// Start the process that renews the lease, in paired mode.
+    Guard,
     /// Make sure that the old primary is dead.
     Fence,
     /// Make this node's copy of the data the one that is written to.
@@ -30,7 +32,8 @@ pub enum Step {
 
 impl Step {
     /// All of them, in order.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
+        Self::Guard,
         Self::Fence,
         Self::Promote,
         Self::Persist,
@@ -44,6 +47,7 @@ impl Step {
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
+            Self::Guard => "guard",
             Self::Fence => "fence",
             Self::Promote => "promote",
             Self::Persist => "persist",
@@ -64,6 +68,7 @@ impl Step {
     #[must_use]
     pub const fn doing(self) -> &'static str {
         match self {
+            Self::Guard => "starting the guard of the lease",
             Self::Fence => "fencing the old primary",
             Self::Promote => "promoting Redis",
             Self::Persist => "making Redis stay master across its restarts",
@@ -78,6 +83,7 @@ impl Step {
     #[must_use]
     pub const fn promise(self) -> &'static str {
         match self {
+            Self::Guard => "the guard renewed the lease and watches over the units",
             Self::Fence => "the fence command exited with 0",
             Self::Promote => "ROLE says master, and a probe write was read back",
             Self::Persist => "the configuration file of Redis no longer says replicaof",

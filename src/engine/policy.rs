@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::observation::Lease;
 use super::plan::Step;
 
 /// Age of the evidence, by the store's clock, above which the store refuses an acquisition. It
@@ -42,6 +43,22 @@ pub const RETRY_FIRST: Duration = Duration::from_millis(500);
 /// so not too often; the remedy may be quick, so not too seldom.
 pub const RETRY_DEGRADED: Duration = Duration::from_secs(15);
 
+/// How often the store is read while a hand-over waits for the other node, on both.
+pub const HAND_OVER_EVERY: Duration = Duration::from_millis(100);
+
+/// How long the other node may take to get ready for a hand-over: a read, a check, a report.
+pub const PREPARE_MAX: Duration = Duration::from_secs(8);
+
+/// How long giving the lease away may take, with everything that the other Redis must get first.
+pub const HAND_OVER_MAX: Duration = Duration::from_secs(20);
+
+/// How old a check may be that a node calls itself prepared by.
+pub const PREPARED_FOR: Duration = Duration::from_secs(5);
+
+/// Time between two attempts to hand over a group that does not run, or to make Redis follow the
+/// primary's: what hindered the last one takes a while to pass.
+pub const TRY_AGAIN_EVERY: Duration = Duration::from_secs(15);
+
 /// How long units may take to stop when another node has taken the group.
 pub const STOP_DEADLINE: Duration = Duration::from_secs(20);
 
@@ -69,9 +86,61 @@ pub struct Policy {
     pub automatic: bool,
     /// Steps of a takeover, with what each attempt may take.
     pub plan: Vec<(Step, Duration)>,
+    /// What is different if every node of the group runs understudy; `None` in observed mode.
+    #[serde(default)]
+    pub paired: Option<Paired>,
+}
+
+/// What the engine is told about a group whose holder renews its lease. The figures are worked out
+/// from the configured timers, whose relations are checked there.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Paired {
+    /// The group's nodes, in the order in which they are preferred.
+    pub nodes: Vec<String>,
+    /// Time between two renewals.
+    pub renew: Duration,
+    /// Age of the last granted renewal at which the guard begins to fence.
+    pub fence_after: Duration,
+    /// How long a lease must stay unchanged to be silent: longer than it can take until the units of
+    /// a holder that renews no more are dead, whatever its clock does.
+    pub window: Duration,
+    /// How long the former holder may ask again without a window: nobody else can have had one.
+    pub again_within: Duration,
+}
+
+impl Paired {
+    /// How long this node waits for the lease: the window, or what the holder's own timers ask for,
+    /// and a little more for each node that is preferred to it, so that they need not race.
+    #[must_use]
+    pub fn window_for(&self, node: &str, lease: &Lease) -> Duration {
+        let before = self
+            .nodes
+            .iter()
+            .take_while(|other| other.as_str() != node)
+            .filter(|other| lease.holder.as_ref() != Some(*other));
+        // A tenth more: the holder's clock may be that much slower than ours.
+        let theirs = lease.ttl + lease.ttl / 10;
+        let rank = u32::try_from(before.count()).unwrap_or(u32::MAX);
+        self.window.max(theirs) + (self.renew * 3).saturating_mul(rank)
+    }
 }
 
 impl Policy {
+    /// How old the last word that the lease is this node's may be when `step` begins. What cannot be
+    /// taken back needs a younger one where a read says it; a guard that says it stops the units
+    /// itself, and a step that is under way then must be able to end.
+    #[must_use]
+    pub fn confirmed_for(&self, step: Step) -> Duration {
+        if let Some(paired) = &self.paired {
+            return paired.fence_after * 3 / 4;
+        }
+        let limit = match step {
+            Step::Promote | Step::Persist | Step::Start => BEAT_EVERY,
+            Step::Guard | Step::Fence | Step::Flip | Step::Publish | Step::Beat => self.timeout,
+        };
+        limit.min(self.timeout)
+    }
+
     /// What one attempt of `step` may take.
     #[must_use]
     pub fn deadline(&self, step: Step) -> Duration {

@@ -7,7 +7,7 @@ use super::event::Cause;
 use super::liveness::{Verdict, seconds};
 use super::observation::{Bot, Epoch, Hold};
 use super::plan::Step;
-use super::{Engine, Next, State};
+use super::{Engine, Next, Phase, State};
 use crate::time::BootTime;
 
 /// A group on this node at one instant.
@@ -138,6 +138,7 @@ impl Engine {
                 | State::Acquiring { .. }
                 | State::Promoting { .. }
                 | State::Active { .. }
+                | State::HandingOver { .. }
                 | State::Stopping { .. } => None,
             },
             problems: match self.state {
@@ -148,6 +149,7 @@ impl Engine {
                 State::Promoting { .. }
                 | State::Active { .. }
                 | State::Interrupted { .. }
+                | State::HandingOver { .. }
                 | State::Stopping { .. } => None,
             },
             takeover: self.takeover(),
@@ -161,7 +163,9 @@ impl Engine {
                 let trying = matches!(attempt.next, Next::Answer | Next::Lease(Some(_)));
                 (tenure, Some(attempt.step), fault.clone(), trying)
             }
-            State::Active { tenure } | State::Interrupted { tenure } => (tenure, None, None, false),
+            State::Active { tenure }
+            | State::HandingOver { tenure, .. }
+            | State::Interrupted { tenure } => (tenure, None, None, false),
             State::Standby
             | State::Checking { .. }
             | State::Acquiring { .. }
@@ -233,6 +237,11 @@ impl Engine {
                 tenure.token.epoch,
                 self.heartbeat_sentence(now)
             ),
+            State::HandingOver { to, phase, .. } => match phase {
+                Phase::Preparing { .. } => format!("handing over: {to} is getting ready"),
+                Phase::Stopping => format!("handing over to {to}: stopping the units here"),
+                Phase::Giving => format!("handing over to {to}: giving it the lease"),
+            },
             State::Checking { .. } | State::Acquiring { .. } | State::Stopping { .. } => {
                 self.kind().meaning().to_owned()
             }

@@ -7,7 +7,7 @@ use super::notice::Notice;
 use super::observation::{Epoch, Token};
 use super::plan::Step;
 use super::policy::{
-    ATTEMPTS_BEFORE_DEGRADED, BEAT_EVERY, LEASE_DEADLINE, RESUME_MAX, RETRY_DEGRADED, RETRY_FIRST,
+    ATTEMPTS_BEFORE_DEGRADED, LEASE_DEADLINE, RESUME_MAX, RETRY_DEGRADED, RETRY_FIRST,
     STOP_DEADLINE,
 };
 use super::{Attempt, Engine, Next, State, Tenure};
@@ -28,17 +28,8 @@ impl Engine {
         let Recalled { memory, recent, same_boot, units_active } = recalled;
         // It may have taken the store long to say so.
         let recent = recent && now.since(recalled_at) < self.policy.timeout.min(RESUME_MAX);
-        let tenure = Tenure {
-            token: Token { epoch, nonce: memory.nonce },
-            cause: memory.cause,
-            since: sent,
-            confirmed: sent,
-            quiet_from: sent,
-            fenced: None,
-            steps: Vec::new(),
-            before_start: Vec::new(),
-            redone: false,
-        };
+        let token = Token { epoch, nonce: memory.nonce };
+        let tenure = Tenure::found(token, memory.cause, sent);
         match memory.progress {
             Progress::Complete if same_boot || units_active => {
                 out.push(Action::Tell(Notice::Adopted { epoch, units_active }));
@@ -50,7 +41,11 @@ impl Engine {
             Progress::Asked if recent => {
                 self.resume(now, tenure, Step::Fence, Why::Resumed, out);
             }
-            Progress::Asked | Progress::At(_) | Progress::Complete | Progress::Over => {
+            Progress::Asked
+            | Progress::At(_)
+            | Progress::Complete
+            | Progress::Leaving
+            | Progress::Over => {
                 self.watch.restart(now);
                 self.go(State::Interrupted { tenure }, Why::Old, out);
             }
@@ -85,7 +80,8 @@ impl Engine {
         let again = again || tenure.redone;
         let next = match step {
             Step::Beat => Next::Beats(Some(now + self.policy.deadline(step))),
-            Step::Fence
+            Step::Guard
+            | Step::Fence
             | Step::Promote
             | Step::Persist
             | Step::Flip
@@ -108,13 +104,10 @@ impl Engine {
     /// and the units are started, a person may have given the group back, or the old primary may beat.
     pub(super) fn try_again(&mut self, now: BootTime, out: &mut Vec<Action>) {
         let State::Promoting { tenure, attempt, .. } = &mut self.state else { return };
-        let limit = match attempt.step {
-            Step::Promote | Step::Persist | Step::Start => BEAT_EVERY,
-            Step::Fence | Step::Flip | Step::Publish | Step::Beat => self.policy.timeout,
-        };
-        if !matches!(attempt.next, Next::Lease(_))
-            || now.since(tenure.confirmed) >= limit.min(self.policy.timeout)
-        {
+        if !matches!(attempt.next, Next::Lease(_)) {
+            return;
+        }
+        if now.since(tenure.confirmed) >= self.policy.confirmed_for(attempt.step) {
             return;
         }
         let planned = self.policy.at_or_after(attempt.step).unwrap_or(Step::Beat);
@@ -295,7 +288,10 @@ impl Engine {
         fault: Option<String>,
         out: &mut Vec<Action>,
     ) {
-        let State::Stopping { retry_at: retry_at @ None, over } = &mut self.state else { return };
+        let State::Stopping { retry_at: retry_at @ None, over } = &mut self.state else {
+            self.stopped_to_leave(now, fault, out);
+            return;
+        };
         match fault {
             None => {
                 out.push(Action::Remember(*over));

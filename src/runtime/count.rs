@@ -34,6 +34,13 @@ pub fn notice(metrics: &Metrics, group: &str, notice: &Notice) {
         | Notice::Resumed { .. }
         | Notice::Adopted { .. }
         | Notice::UnitsStopped
+        | Notice::GuardGone { .. }
+        | Notice::NoPeer { .. }
+        | Notice::HandingOver { .. }
+        | Notice::HandedOver { .. }
+        | Notice::HandOverFailed { .. }
+        | Notice::Rejoined
+        | Notice::RejoinFailed { .. }
         | Notice::ActiveSilent { .. }
         | Notice::ActiveBeats => {}
     }

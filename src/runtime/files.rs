@@ -89,6 +89,7 @@ enum StoredProgress {
     Asked,
     At(String),
     Complete,
+    Leaving,
     Over,
 }
 
@@ -128,6 +129,7 @@ pub fn write_memory(
             Progress::Asked => StoredProgress::Asked,
             Progress::At(step) => StoredProgress::At(step.name().to_owned()),
             Progress::Complete => StoredProgress::Complete,
+            Progress::Leaving => StoredProgress::Leaving,
             Progress::Over => StoredProgress::Over,
         },
         max_epoch: memory.max_epoch.0,
@@ -139,7 +141,7 @@ pub fn write_memory(
     // under way may be that of an earlier one then: steps can be repeated, and after a reboot they are
     // from the first on. One wait for the disk less is a good part of a step.
     let name = match memory.progress {
-        Progress::Asked | Progress::Complete | Progress::Over => Name::OnDisk,
+        Progress::Asked | Progress::Complete | Progress::Leaving | Progress::Over => Name::OnDisk,
         Progress::At(_) => Name::Soon,
     };
     replace(&path, &text, 0o600, name).map_err(|source| FileError::Write { path, source })
@@ -165,6 +167,7 @@ pub fn read_memory(
         // repeated.
         StoredProgress::At(name) => Progress::At(Step::from_name(&name).unwrap_or(Step::Fence)),
         StoredProgress::Complete => Progress::Complete,
+        StoredProgress::Leaving => Progress::Leaving,
         StoredProgress::Over => Progress::Over,
     };
     let memory = Memory {

@@ -41,5 +41,6 @@ pub fn policy(settings: &Settings, group: &Group) -> Policy {
         blind_after: watch.blind_after,
         automatic: group.automatic(),
         plan,
+        paired: None,
     }
 }

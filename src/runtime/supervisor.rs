@@ -403,6 +403,11 @@ impl Supervisor {
                 self.groups[index].look_at = BootTime::ZERO;
                 tracing::debug!(group = self.groups[index].name, "{edge}");
             }
+            Action::Look
+            | Action::Announce(_)
+            | Action::EndRequest { .. }
+            | Action::HandOver { .. }
+            | Action::Rejoin { .. } => {}
             // Only `failover` asks, and takes its answer from the actions itself.
             Action::Answer { .. } => {}
         }
@@ -625,7 +630,7 @@ impl Supervisor {
         let worst = self.groups.iter().max_by_key(|group| match group.engine.kind() {
             Kind::Degraded => 7,
             Kind::Interrupted => 6,
-            Kind::Stopping => 5,
+            Kind::Stopping | Kind::HandingOver => 5,
             Kind::Promoting => 4,
             Kind::Acquiring => 3,
             Kind::Checking => 2,

@@ -501,5 +501,12 @@ fn notable(notice: &Notice) -> Notable {
         Notice::StopFailed { .. } => Notable::StopFailed,
         Notice::ActiveSilent { .. } => Notable::ActiveSilent,
         Notice::ActiveBeats => Notable::ActiveBeats,
+        Notice::GuardGone { .. } => Notable::GuardGone,
+        Notice::NoPeer { .. } => Notable::NoPeer,
+        Notice::HandingOver { .. } => Notable::HandingOver,
+        Notice::HandedOver { .. } => Notable::HandedOver,
+        Notice::HandOverFailed { .. } => Notable::HandOverFailed,
+        Notice::Rejoined => Notable::RedisRejoined,
+        Notice::RejoinFailed { .. } => Notable::RedisRejoinFailed,
     }
 }

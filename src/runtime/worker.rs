@@ -23,6 +23,7 @@ use crate::adapters::redis::{
 use crate::adapters::systemd::{Systemd, SystemdError, UnitFault, UnitState};
 use crate::config::settings::{Group, Settings, Severity};
 use crate::control::protocol::{RedisFigures, Unit};
+use crate::crash::crash_point;
 use crate::engine::event::{Acquire, Answer, Cause, Event, Memory, Outcome};
 use crate::engine::liveness::seconds;
 use crate::engine::observation::{Token, Way};
@@ -429,6 +430,7 @@ impl Worker {
 
     async fn attempt(&mut self, token: Token, step: Step, again: bool) -> Outcome {
         match step {
+            Step::Guard => Outcome::NotBegun("there is no guard yet".to_owned()),
             Step::Fence => self.fence(token).await,
             Step::Promote => self.promote(token, again).await,
             Step::Persist => self.persist(token).await,
@@ -613,22 +615,7 @@ fn progress_name(memory: &Memory) -> &'static str {
         Progress::Asked => "acquire",
         Progress::At(step) => step.name(),
         Progress::Complete => "complete",
+        Progress::Leaving => "leaving",
         Progress::Over => "over",
     }
 }
-
-/// Dies here by SIGKILL, or stands still here by SIGSTOP, if a test said so.
-#[cfg(feature = "crash-points")]
-fn crash_point(name: &str) {
-    use nix::sys::signal::{Signal, raise};
-    let asked = [("UNDERSTUDY_CRASH_AT", Signal::SIGKILL), ("UNDERSTUDY_STOP_AT", Signal::SIGSTOP)];
-    for (variable, signal) in asked {
-        if std::env::var(variable).is_ok_and(|at| at == name) {
-            // To this thread, so that not even this one goes on for a moment.
-            let _sent = raise(signal);
-        }
-    }
-}
-
-#[cfg(not(feature = "crash-points"))]
-fn crash_point(_name: &str) {}

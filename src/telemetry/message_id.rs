@@ -158,10 +158,10 @@ notables! {
          units here are being stopped.";
     UnitsStopped, "units_stopped", "43dc81deba8f40aeae6f772a41740d95", Info,
         "The units of @UNDERSTUDY_GROUP@ are stopped here",
-        "They were stopped because another node has the group.";
+        "They were stopped because the tenure of this node is over.";
     StopFailed, "stop_failed", "08dcc659440244e9ab8c03865e23ae04", Error,
         "The units of @UNDERSTUDY_GROUP@ could not be stopped",
-        "Another node has the group, and units of it still run here. Two copies may be \
+        "The tenure of this node is over, and units still run here. Two copies may be \
          acting. Stop them by hand, now.";
     ActiveSilent, "active_silent", "91ec0aaa5d1740bdac9afd1aaaa059b9", Error,
         "@UNDERSTUDY_GROUP@ is silent on this node",
@@ -170,6 +170,36 @@ notables! {
     ActiveBeats, "active_beats", "6c744776618b45dca84121e7c0d2613f", Info,
         "@UNDERSTUDY_GROUP@ beats again on this node",
         "The heartbeats from this node are back.";
+    GuardGone, "guard_gone", "2e385012bf41420999e9cc0ede68807c", Error,
+        "The guard of @UNDERSTUDY_GROUP@ is gone",
+        "The process that renews the lease ended, or stopped renewing: it could not reach the \
+         store for too long, was refused, or was killed. systemd stops the units here, so that \
+         another node may have the group. If the lease is still this node's afterwards, it takes \
+         the group again by itself. The journal of understudy-lease@@UNDERSTUDY_GROUP@ says why.";
+    NoPeer, "no_peer", "4f98a631ce054473b07ec93521937da3", Error,
+        "@UNDERSTUDY_GROUP@ does not run, and nobody else can have it",
+        "Units on this node failed for good, and no other node is ready to run them, or the \
+         cooldown is not over. They are started once more. Look at their logs.";
+    HandingOver, "handing_over", "d0c8f887389b49b0bb57f523b9d927ae", Warning,
+        "@UNDERSTUDY_GROUP@ is being handed over",
+        "An operator asked for it, or the units here do not run any more. The units here are \
+         stopped and seen to be dead before the other node gets the lease.";
+    HandedOver, "handed_over", "102a72ec4a964174bc35fb72dba1e676", Warning,
+        "@UNDERSTUDY_GROUP@ was handed over",
+        "The units here are dead and the lease is free for the other node. Nothing runs here \
+         any more.";
+    HandOverFailed, "hand_over_failed", "2de9c64b3bf24ea2babbd68f018c1ff7", Error,
+        "@UNDERSTUDY_GROUP@ could not be handed over",
+        "Something went wrong before the lease was given away, so the group goes on on this \
+         node. The message says what.";
+    RedisRejoined, "redis_rejoined", "2018949fe99e4c66841823d1538c2838", Info,
+        "Redis of @UNDERSTUDY_GROUP@ follows the primary",
+        "The Redis of this node is a replica of the primary's again. If it had data of its own, \
+         a copy was kept.";
+    RedisRejoinFailed, "redis_rejoin_failed", "64d658141414453e8809c52db7a5d20a", Warning,
+        "Redis of @UNDERSTUDY_GROUP@ does not follow the primary",
+        "Until it does, this node could not take over without loss. It is tried again and \
+         again. The message says what is wrong.";
     StandbyNotReady, "standby_not_ready", "4476f29609884cf0b2e96c01b1ab2213", Error,
         "This node could not take over @UNDERSTUDY_GROUP@",
         "If the primary died now, a takeover would not begin. The message says why. \

@@ -181,7 +181,7 @@ fn end(entry: &Entry) -> u64 {
 /// Colour of a step.
 fn class(step: &str) -> &'static str {
     match Step::from_name(step) {
-        Some(Step::Fence) => "s-fence",
+        Some(Step::Guard | Step::Fence) => "s-fence",
         Some(Step::Promote) => "s-promote",
         Some(Step::Persist) => "s-persist",
         Some(Step::Flip) => "s-flip",

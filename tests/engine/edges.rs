@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use understudy::engine::Engine;
-use understudy::engine::edge::{EDGES, Edge};
+use understudy::engine::edge::{EDGES, Edge, Kind, Why};
 use understudy::engine::event::{
     Action, Cause, Command, Event, Memory, Outcome, Progress, Recalled,
 };
@@ -15,7 +15,7 @@ use crate::walk::{PLAIN, Walk};
 
 #[test]
 fn the_edges_taken_by_long_random_walks_are_the_edges_of_the_table() {
-    let table: BTreeSet<Edge> = EDGES.into_iter().collect();
+    let table: BTreeSet<Edge> = EDGES.into_iter().filter(|edge| !is_paired(edge)).collect();
     let mut seen = BTreeSet::new();
     for seed in 0..600 {
         let mut rng = Rng::new(seed);
@@ -38,7 +38,15 @@ fn the_edges_taken_by_long_random_walks_are_the_edges_of_the_table() {
     let unlisted: Vec<_> = seen.difference(&table).map(ToString::to_string).collect();
     assert!(never.is_empty(), "in the table, but never taken: {never:#?}");
     assert!(unlisted.is_empty(), "taken, but not in the table: {unlisted:#?}");
-    assert_eq!(EDGES.len(), table.len(), "an edge stands in the table twice");
+    let all: BTreeSet<Edge> = EDGES.into_iter().collect();
+    assert_eq!(EDGES.len(), all.len(), "an edge stands in the table twice");
+}
+
+/// Whether it is taken in paired mode only.
+fn is_paired(edge: &Edge) -> bool {
+    let kinds = [edge.from, edge.to];
+    kinds.contains(&Kind::HandingOver)
+        || matches!(edge.why, Why::GuardGone | Why::Again | Why::Offered | Why::NoPeer)
 }
 
 /// Too rare for chance: after a restart the store shows a tenure of another node of this name at

@@ -306,6 +306,6 @@ const fn swapped(step: Step) -> Step {
     match step {
         Step::Promote => Step::Start,
         Step::Start => Step::Promote,
-        Step::Fence | Step::Persist | Step::Flip | Step::Publish | Step::Beat => step,
+        Step::Guard | Step::Fence | Step::Persist | Step::Flip | Step::Publish | Step::Beat => step,
     }
 }

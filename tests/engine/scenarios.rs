@@ -269,6 +269,11 @@ impl Stage {
                 self.disk = Some((question.memory, self.now, self.boot));
                 self.decide(&question);
             }
+            Action::Look
+            | Action::Announce(_)
+            | Action::EndRequest { .. }
+            | Action::HandOver { .. }
+            | Action::Rejoin { .. } => panic!("only in paired mode: {words}"),
             Action::Remember(memory) => self.disk = Some((memory, self.now, self.boot)),
             Action::Run { step, token, .. } => {
                 self.say(&words);

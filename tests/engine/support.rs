@@ -31,14 +31,15 @@ pub fn policy() -> Policy {
         max_gap: s(25),
         blind_after: s(120),
         automatic: true,
-        plan: Step::ALL.iter().map(|step| (*step, step_deadline(*step))).collect(),
+        plan: Step::ALL[1..].iter().map(|step| (*step, step_deadline(*step))).collect(),
+        paired: None,
     }
 }
 
 const fn step_deadline(step: Step) -> Duration {
     match step {
         Step::Fence | Step::Start | Step::Beat => s(60),
-        Step::Promote | Step::Persist | Step::Flip | Step::Publish => s(5),
+        Step::Guard | Step::Promote | Step::Persist | Step::Flip | Step::Publish => s(5),
     }
 }
 

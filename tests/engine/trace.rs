@@ -125,6 +125,13 @@ impl Trace {
                     rule!(!self.stopping, "StopUnits twice at a time");
                     self.stopping = true;
                 }
+                Action::Look
+                | Action::Announce(_)
+                | Action::EndRequest { .. }
+                | Action::HandOver { .. }
+                | Action::Rejoin { .. } => {
+                    return Err(format!("only in paired mode: {}", action.in_words()));
+                }
                 Action::Tell(notice) => {
                     self.critical += u32::from(notice.weight() == Weight::Critical);
                     self.told(notice)?;
@@ -148,6 +155,12 @@ impl Trace {
     fn take_in(&mut self, now: BootTime, event: &Event) {
         match event {
             Event::Wake | Event::Operator { .. } => {}
+            // Only in paired mode.
+            Event::Guard(_)
+            | Event::UnitsSeen { .. }
+            | Event::HandedOver { .. }
+            | Event::Estranged
+            | Event::Rejoined { .. } => {}
             Event::ObserveFailed { .. } => self.reads.clear(),
             Event::Observed { sent, observation } => self.observed(now, *sent, observation),
             Event::Checked { .. } => self.checking = false,

@@ -343,6 +343,13 @@ impl Walk {
                 Action::Moved(edge) => {
                     self.edges.insert(*edge);
                 }
+                Action::Look
+                | Action::Announce(_)
+                | Action::EndRequest { .. }
+                | Action::HandOver { .. }
+                | Action::Rejoin { .. } => {
+                    return Err(format!("only in paired mode: {}", action.in_words()));
+                }
                 Action::Tell(_) | Action::Answer { .. } => {}
             }
         }

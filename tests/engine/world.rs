@@ -678,6 +678,13 @@ impl World {
                 let delay = if late { self.rng.range(1_000, 60_000) } else { self.latency() };
                 self.after(delay, Happening::Ask { node, life, question });
             }
+            Action::Look
+            | Action::Announce(_)
+            | Action::EndRequest { .. }
+            | Action::HandOver { .. }
+            | Action::Rejoin { .. } => {
+                self.violated(format!("only in paired mode: {}", action.in_words()));
+            }
             Action::Remember(memory) => self.remember(node, memory),
             Action::Run { token, step, .. } => {
                 self.note(format_args!("{name} begins {step} of epoch {}", token.epoch));
@@ -752,7 +759,12 @@ impl World {
                     }
                     self.start_units(node + 1);
                 }
-                Step::Promote | Step::Persist | Step::Flip | Step::Publish | Step::Beat => {}
+                Step::Guard
+                | Step::Promote
+                | Step::Persist
+                | Step::Flip
+                | Step::Publish
+                | Step::Beat => {}
             }
         }
         let life = self.nodes[node].life;

@@ -7,6 +7,9 @@
     reason = "a test may fail in a helper, and on whatever it did not expect"
 )]
 
+mod hand_off;
+mod rejoin;
+
 use std::time::Duration;
 
 use understudy::adapters::redis::{

@@ -149,7 +149,8 @@ impl RedisError {
             Self::Lost { .. } => "Look into the log of redis: it stopped or closed the connection.",
             Self::Refused { code, .. } if code == "NOPERM" => {
                 "Give the ACL user: +ping +info +role +replicaof +slaveof +config|rewrite +config|get \
-                 +acl|dryrun +pubsub|numsub +set +get ~understudy:*"
+                 +acl|dryrun +pubsub|numsub +set +get ~understudy:*; for a rejoin or a switchover also \
+                 +psync +replconf +client|pause +client|unpause"
             }
             Self::Refused { code, .. } if code == "LOADING" => "Wait until redis has loaded.",
             Self::Refused { .. } | Self::Senseless { .. } => {
@@ -172,10 +173,7 @@ impl Connection {
     /// Checks the settings; connects later.
     pub(super) fn new(host: &Host, settings: &settings::Redis) -> Result<Self, RedisError> {
         install_crypto_provider();
-        let address = match host {
-            Host::Tcp(name, port) => format!("{name}:{port}"),
-            Host::Unix(path, _) => path.display().to_string(),
-        };
+        let address = name(host);
         let client = client(host, settings, &address)?;
         let user = settings.user.clone().unwrap_or_else(|| "default".to_owned());
         Ok(Self { client, address, user, deadline: settings.call_timeout, open: None })
@@ -278,6 +276,14 @@ impl Connection {
 
     fn late(&self) -> RedisError {
         RedisError::Deadline { address: self.address.clone(), after: self.deadline }
+    }
+}
+
+/// A server's address, for people.
+pub(super) fn name(host: &Host) -> String {
+    match host {
+        Host::Tcp(name, port) => format!("{name}:{port}"),
+        Host::Unix(path, _) => path.display().to_string(),
     }
 }
 

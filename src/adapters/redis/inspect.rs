@@ -161,7 +161,15 @@ pub(super) async fn inspect(
     sample: Sample,
     marker_key: &str,
 ) -> Result<Inspection, RedisError> {
-    let permissions = permissions(local, &sample, marker_key).await?;
+    let commands: [&[&str]; 6] = [
+        &["INFO"],
+        &["ROLE"],
+        &["REPLICAOF", "NO", "ONE"],
+        &["CONFIG", "REWRITE"],
+        &["SET", marker_key, "0"],
+        &["GET", marker_key],
+    ];
+    let permissions = permissions(local, &sample, &commands).await?;
     let mut risks = risks(local, &sample).await?;
     if let Some(primary) = primary {
         // A primary that cannot be asked has no settings to warn of; the sample shows that it is
@@ -171,19 +179,12 @@ pub(super) async fn inspect(
     Ok(Inspection { sample, user: local.user().to_owned(), permissions, risks })
 }
 
-async fn permissions(
+/// Which of the commands we may use.
+pub(super) async fn permissions(
     local: &mut Connection,
     sample: &Sample,
-    marker_key: &str,
+    commands: &[&[&str]],
 ) -> Result<Vec<Permission>, RedisError> {
-    let commands: [&[&str]; 6] = [
-        &["INFO"],
-        &["ROLE"],
-        &["REPLICAOF", "NO", "ONE"],
-        &["CONFIG", "REWRITE"],
-        &["SET", marker_key, "0"],
-        &["GET", marker_key],
-    ];
     let user = local.user().to_owned();
     let rehearse = |words: &&[&str]| cmd("ACL").arg("DRYRUN").arg(&user).arg(*words).to_owned();
     let rehearsals = commands.iter().map(rehearse).collect::<Vec<Cmd>>();
@@ -200,7 +201,7 @@ async fn permissions(
 }
 
 /// Reads the answer to `ACL DRYRUN`: OK, or a sentence that is not an error.
-fn dry_run(verdict: Value) -> Permitted {
+pub(super) fn dry_run(verdict: Value) -> Permitted {
     // An error comes from a Redis before 7, or for a user that may not ask.
     match verdict.extract_error().and_then(|v| Ok(redis::from_redis_value::<String>(v)?)) {
         Ok(text) if text == "OK" => Permitted::Yes,

@@ -2,14 +2,23 @@
 //!
 //! [`Redis::sample`] reads what it says about itself, [`gate()`] judges that, [`Redis::promote`]
 //! acts on it and reads the effect back, [`Redis::persist`] makes it last across a restart, and
-//! [`Redis::inspect`] tells `understudy check` what would go wrong. Every call has a deadline;
+//! [`Redis::inspect`] tells `understudy check` what would go wrong. The other way round,
+//! [`Redis::hand_off`] lets a replica get everything before its master steps down, and
+//! [`Redis::rejoin`] makes a former master a replica, after what it alone has was copied. Every call has a deadline;
 //! whether a failed one is tried again is decided by the caller, for which each error says
 //! `retryable()`.
 
+mod attach;
 mod connection;
+mod copy;
 mod gate;
+mod hand_off;
 mod inspect;
+mod pause;
+mod rejoin;
 mod sample;
+mod transfer;
+mod wire;
 
 use std::fmt;
 use std::time::Duration;
@@ -19,13 +28,21 @@ use thiserror::Error;
 use tokio::time::timeout;
 
 use self::connection::Connection;
+use self::pause::Pause;
 use crate::config::settings::{self, Host};
 use crate::time::BootTime;
 
+pub use self::attach::{Attachable, LinkFault, LinkState};
 pub use self::connection::RedisError;
+pub use self::copy::{CopyFault, Kept, RESERVE_BYTES};
 pub use self::gate::{GateFault, LastLag, gate};
+pub use self::hand_off::{HandOff, HandOffFault, HandedOff};
 pub use self::inspect::{Inspection, Permission, Permitted, Risk};
-pub use self::sample::{Follows, Link, Persistence, Primary, Role, Sample, Server, Upstream};
+pub use self::rejoin::{Before, Progress, Rejoin, RejoinFault, Rejoined};
+pub use self::sample::{
+    Earlier, Follows, Link, Persistence, Primary, Role, Sample, Server, Upstream,
+};
+pub use self::transfer::Damage;
 
 /// How long a sample waits for the primary. It is only asked how far its history goes, and when its
 /// host is dead, which is when a sample matters most, it does not answer.
@@ -42,6 +59,8 @@ pub struct Redis {
     last: LastLag,
     /// Epoch for which `REPLICAOF NO ONE` was sent, perhaps without hearing the answer.
     asked: Option<u64>,
+    /// Since a hand-off nothing was written on the local master.
+    pause: Option<Pause>,
 }
 
 /// What a promotion found and did.
@@ -219,6 +238,7 @@ impl Redis {
             primary: primary.transpose()?,
             last: LastLag::default(),
             asked: None,
+            pause: None,
         })
     }
 
@@ -419,21 +439,8 @@ impl Redis {
         let follows = same_words
             || same_history
             || self.last.proves(upstream)
-            || self.same_address(upstream, name, *port).await;
+            || upstream.port == *port && same_address(&upstream.host, name, *port).await;
         upstream.follows = if follows { Follows::Primary } else { Follows::Other };
-    }
-
-    async fn same_address(&self, upstream: &Upstream, name: &str, port: u16) -> bool {
-        if upstream.port != port {
-            return false;
-        }
-        let lookup = async {
-            let ours = tokio::net::lookup_host((name, port)).await.ok()?.collect::<Vec<_>>();
-            let mut theirs = tokio::net::lookup_host((upstream.host.as_str(), port)).await.ok()?;
-            Some(theirs.any(|address| ours.contains(&address)))
-        };
-        let found = timeout(LOOKUP_TIMEOUT, lookup).await;
-        found.ok().flatten().unwrap_or(false)
     }
 }
 
@@ -441,6 +448,16 @@ impl fmt::Debug for Redis {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Redis").field("address", &self.address()).finish_non_exhaustive()
     }
+}
+
+/// Whether two names lead to the same address.
+async fn same_address(a: &str, b: &str, port: u16) -> bool {
+    let lookup = async {
+        let ours = tokio::net::lookup_host((a, port)).await.ok()?.collect::<Vec<_>>();
+        let mut theirs = tokio::net::lookup_host((b, port)).await.ok()?;
+        Some(theirs.any(|address| ours.contains(&address)))
+    };
+    timeout(LOOKUP_TIMEOUT, lookup).await.ok().flatten().unwrap_or(false)
 }
 
 fn get(key: &str) -> redis::Cmd {

@@ -18,6 +18,8 @@ pub struct Sample {
     pub role: Role,
     /// Identity of its replication history.
     pub replid: String,
+    /// The history that it goes on from, if it began its own when it was promoted.
+    pub earlier: Option<Earlier>,
     /// It reads its data from disk and serves nothing.
     pub loading: bool,
     /// Keys in all databases.
@@ -44,6 +46,17 @@ pub struct Server {
     /// Replicas that are connected to it.
     pub connected_replicas: u64,
     /// Bytes of replication history at its end.
+    pub offset: u64,
+    /// Bytes of memory that it uses.
+    pub memory_bytes: u64,
+}
+
+/// The history that a promoted replica copied before.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Earlier {
+    /// Identity of that history.
+    pub replid: String,
+    /// It has this many bytes of it, and none behind them.
     pub offset: u64,
 }
 
@@ -147,10 +160,12 @@ impl Sample {
                 cluster: flag("cluster_enabled"),
                 connected_replicas: number("connected_slaves").unwrap_or(0),
                 offset: number("master_repl_offset")?,
+                memory_bytes: number("used_memory").unwrap_or(0),
             },
             role,
             // Unknown before Redis 4; then no lag is known either.
             replid: fields.get("master_replid").copied().unwrap_or_default().to_owned(),
+            earlier: earlier(&fields),
             loading: flag("loading") || flag("async_loading"),
             keys: keys(&fields),
             persistence: Persistence {
@@ -196,16 +211,22 @@ impl fmt::Display for Sample {
     }
 }
 
-fn fields(info: &str) -> BTreeMap<&str, &str> {
+pub(super) fn fields(info: &str) -> BTreeMap<&str, &str> {
     info.lines()
         .filter(|line| !line.starts_with('#'))
         .filter_map(|line| line.trim_end().split_once(':'))
         .collect()
 }
 
-fn number(fields: &BTreeMap<&str, &str>, name: &str) -> Result<u64, String> {
+pub(super) fn number(fields: &BTreeMap<&str, &str>, name: &str) -> Result<u64, String> {
     let value = fields.get(name).ok_or_else(|| format!("no {name}"))?;
     value.parse().map_err(|_not_a_number| format!("{name} is {value}"))
+}
+
+/// What `second_repl_offset` names is the first byte that it has not; it is -1 without such a history.
+fn earlier(fields: &BTreeMap<&str, &str>) -> Option<Earlier> {
+    let offset = number(fields, "second_repl_offset").ok()?.checked_sub(1)?;
+    Some(Earlier { replid: (*fields.get("master_replid2")?).to_owned(), offset })
 }
 
 fn upstream(fields: &BTreeMap<&str, &str>) -> Result<Upstream, String> {
@@ -302,6 +323,16 @@ mod tests {
         }
         let no_port = REPLICA.replace("master_port:6379", "master_port:none");
         assert!(Sample::parse(&no_port, BootTime::ZERO).is_err());
+    }
+
+    #[test]
+    fn the_history_before_a_promotion_ends_before_its_second_offset() {
+        let parse = |second: &str| {
+            parse(&format!("{REPLICA}master_replid2:ef\r\nsecond_repl_offset:{second}\r\n")).earlier
+        };
+        assert_eq!(parse("2914"), Some(Earlier { replid: "ef".to_owned(), offset: 2913 }));
+        assert_eq!(parse("-1"), None);
+        assert_eq!(parse("0"), None);
     }
 
     #[test]

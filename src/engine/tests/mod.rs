@@ -11,6 +11,7 @@ mod guard;
 mod observe_failed;
 mod observed;
 mod operator;
+mod paired;
 mod step_ended;
 mod units_stopped;
 mod wake;
@@ -21,7 +22,9 @@ use super::Engine;
 use super::edge::{Edge, Kind, Why};
 use super::event::{Action, Answer, Cause, Command, Event, Memory, Outcome, Progress, Recalled};
 use super::notice::Notice;
-use super::observation::{Bot, Epoch, Hold, Lease, Nonce, Observation, StoreIdentity, Token};
+use super::observation::{
+    Bot, Epoch, Hold, Lease, Member, Nonce, Observation, PendingRequest, StoreIdentity, Token,
+};
 use super::plan::Step;
 use super::policy::{CHECK_DEADLINE, Policy, STOP_DEADLINE};
 use crate::time::BootTime;
@@ -46,6 +49,7 @@ fn policy() -> Policy {
         plan: [Step::Promote, Step::Flip, Step::Start, Step::Beat]
             .map(|step| (step, ms(30_000)))
             .to_vec(),
+        paired: None,
     }
 }
 
@@ -64,8 +68,8 @@ fn run(step: Step, again: bool) -> Action {
 
 /// Whether something was said that matches.
 macro_rules! tells {
-    ($actions:expr, $notice:pat) => {
-        $actions.iter().any(|action| matches!(action, Action::Tell($notice)))
+    ($actions:expr, $notice:pat $(if $guard:expr)?) => {
+        $actions.iter().any(|action| matches!(action, Action::Tell($notice) $(if $guard)?))
     };
 }
 use tells;
@@ -78,6 +82,8 @@ struct Stage {
     status: &'static str,
     store: &'static str,
     lease: Lease,
+    members: Vec<Member>,
+    request: Option<Box<PendingRequest>>,
 }
 
 impl Stage {
@@ -85,7 +91,16 @@ impl Stage {
         let now = 1_000_000;
         let lease = Lease { epoch: Epoch(1), holder: Some("alpha".to_owned()), ..Lease::default() };
         let engine = Engine::new(BootTime::from_duration(ms(now)), policy, NONCE, recalled);
-        Self { engine, now, heartbeat: "a", status: "PRIMARY", store: "s", lease }
+        Self {
+            engine,
+            now,
+            heartbeat: "a",
+            status: "PRIMARY",
+            store: "s",
+            lease,
+            members: Vec::new(),
+            request: None,
+        }
     }
 
     fn new() -> Self {
@@ -99,6 +114,9 @@ impl Stage {
             stage.ours();
             stage.read();
             return stage;
+        }
+        if kind == Kind::HandingOver {
+            return paired::handing_over();
         }
         let mut stage = Self::new();
         stage.read();
@@ -169,8 +187,8 @@ impl Stage {
             seen_at: self.now.to_string(),
             lease: self.lease.clone(),
             bots: vec![bot.clone(), bot],
-            members: Vec::new(),
-            request: None,
+            members: self.members.clone(),
+            request: self.request.clone(),
         }
     }
 

@@ -41,6 +41,7 @@ pub struct Options {
     config_file: bool,
     password: Option<String>,
     tls: bool,
+    data: Option<PathBuf>,
 }
 
 impl Options {
@@ -68,6 +69,12 @@ impl Options {
     pub fn password(mut self, password: &str) -> Self {
         self.password = Some(password.to_owned());
         self.line(&format!("requirepass {password}"))
+    }
+
+    /// Lets it load a data set that was saved before.
+    pub fn data(mut self, file: &Path) -> Self {
+        self.data = Some(file.to_owned());
+        self
     }
 
     /// Lets it listen with encryption too, with a certificate of a private authority.
@@ -109,6 +116,9 @@ impl Options {
             "enable-debug-command yes".to_owned(),
         ];
         lines.append(&mut self.lines);
+        if let Some(file) = &self.data {
+            std::fs::copy(file, dir.path().join("dump.rdb")).expect("copy the data set");
+        }
         let arguments = if self.config_file {
             let path = dir.path().join("redis.conf");
             std::fs::write(&path, lines.join("\n") + "\n").expect("write redis.conf");
@@ -144,7 +154,7 @@ impl Redis {
 
     /// Starts to say how one is to be started.
     pub fn with() -> Options {
-        Options { lines: vec![], config_file: true, password: None, tls: false }
+        Options { lines: vec![], config_file: true, password: None, tls: false, data: None }
     }
 
     /// Its directory, with `redis.conf`, `redis.log` and `dump.rdb`.
@@ -184,6 +194,11 @@ impl Redis {
         }
     }
 
+    /// The authority of its certificate.
+    pub fn ca_file(&self) -> PathBuf {
+        self.certificates.as_ref().expect("started with tls()").0.ca.clone()
+    }
+
     /// Settings for its encrypted port.
     pub fn tls_settings(&self) -> settings::Redis {
         let (files, port) = self.certificates.as_ref().expect("started with tls()");
@@ -199,8 +214,17 @@ impl Redis {
         self.try_run(words).unwrap_or_else(|error| panic!("{words}: {error}"))
     }
 
+    /// Runs a command whose words may be empty.
+    pub fn run_words<T: FromRedisValue>(&self, words: &[&str]) -> T {
+        self.try_words(words).unwrap_or_else(|error| panic!("{words:?}: {error}"))
+    }
+
     /// Runs a command that may fail.
     pub fn try_run<T: FromRedisValue>(&self, words: &str) -> redis::RedisResult<T> {
+        self.try_words(&words.split_whitespace().collect::<Vec<_>>())
+    }
+
+    fn try_words<T: FromRedisValue>(&self, words: &[&str]) -> redis::RedisResult<T> {
         let mut login = RedisConnectionInfo::default();
         if let Some(password) = &self.password {
             login = login.set_password(password);
@@ -209,12 +233,16 @@ impl Redis {
         let info = address.into_connection_info()?.set_redis_settings(login);
         let client = redis::Client::open(info)?;
         let mut connection = client.get_connection_with_timeout(Duration::from_secs(5))?;
-        let mut words = words.split_whitespace();
-        let mut command = redis::cmd(words.next().expect("a command"));
-        words.for_each(|word| {
-            command.arg(word);
-        });
-        command.query(&mut connection)
+        let (name, arguments) = words.split_first().expect("a command");
+        redis::cmd(name).arg(arguments).query(&mut connection)
+    }
+
+    /// A client of its own, for what takes its time.
+    pub fn client(&self) -> redis::Connection {
+        let address = ConnectionAddr::Tcp("127.0.0.1".to_owned(), self.port);
+        let info = address.into_connection_info().expect("an address");
+        let client = redis::Client::open(info).expect("an address");
+        client.get_connection_with_timeout(Duration::from_secs(5)).expect("redis answers")
     }
 
     /// Writes `count` keys.
