@@ -4,6 +4,7 @@
 
 #![expect(clippy::print_stdout, reason = "a person runs it")]
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -33,6 +34,7 @@ async fn main() -> anyhow::Result<()> {
         nodes: std::collections::BTreeMap::new(),
         address: host(&arguments.address)?,
         primary: None,
+        nodes: BTreeMap::new(),
         user: None,
         password: None,
         tls: Tls::Off,

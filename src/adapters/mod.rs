@@ -4,6 +4,7 @@
 //! To add one: a module here, the crate it needs, and a call in `runtime/worker.rs`.
 
 pub mod alert;
+pub mod guard;
 pub mod hook;
 pub mod polkit;
 pub mod postgres;

@@ -9,9 +9,12 @@ mod beat;
 mod check;
 mod explain;
 mod failover;
+mod gate;
 mod history;
+mod lease;
 mod orders;
 mod permit;
+mod protect;
 mod replay;
 mod run;
 mod setup;
@@ -107,6 +110,22 @@ enum Command {
     /// Run as root. `understudy.service` does this at each start and reload, so that the rule follows
     /// the configuration. It lets the user start, stop and kill those units and no others.
     Permit(permit::Arguments),
+    /// Bind the units of a group in paired mode to its guard, by drop-ins for systemd.
+    ///
+    /// Run as root, on each node, while the units do not run. Without the lease no unit of the group
+    /// starts then, whoever asks, and with the lease all of them end. All or nothing: if it cannot be
+    /// done for one of them, nothing is changed.
+    Protect(protect::Arguments),
+    /// Say whether units of a group may start on this node, and exit with 0 if so. Units ask this.
+    ///
+    /// Asks the guard and nobody else, and answers within a second. Whatever it cannot find out is a
+    /// no. Reads no configuration.
+    Gate(gate::Arguments),
+    /// Renew the lease of a group, and stop its units when that fails. systemd runs this.
+    ///
+    /// See `systemctl status understudy-lease@GROUP`. Ends with 0 when the lease was given back, with 3
+    /// when the units were stopped.
+    Lease(lease::Arguments),
     /// Show what happened: failovers with their timeline, holds, orders.
     History(history::Arguments),
 }
@@ -143,12 +162,18 @@ pub struct Refused(pub String);
 /// If it cannot do what it was asked for; [`exit_code`] knows the code for it.
 pub async fn run(options: Options) -> anyhow::Result<Said> {
     let Options { config, json, command } = options;
+    if let Command::Gate(arguments) = &command {
+        // Whether a unit starts must not depend on a file that is being edited.
+        return gate::gate(arguments, json).await;
+    }
     let settings = match command {
         // While a reload runs, systemd does not let anybody see the credentials; and those who may
         // only look have no right to them.
-        Command::Permit(_) | Command::Status | Command::Explain(_) | Command::Replay(_) => {
-            Settings::load_without_secrets(&config)
-        }
+        Command::Permit(_)
+        | Command::Status
+        | Command::Explain(_)
+        | Command::Replay(_)
+        | Command::Protect(_) => Settings::load_without_secrets(&config),
         _ => Settings::load(&config),
     };
     match command {
@@ -167,6 +192,9 @@ pub async fn run(options: Options) -> anyhow::Result<Said> {
         Command::Ack(arguments) => orders::acknowledge(&settings?, &arguments, json).await,
         Command::Alert(command) => alert::alert(&settings?, command, json).await,
         Command::History(arguments) => history::history(&settings?, &arguments, json).await,
+        Command::Protect(arguments) => protect::protect(&settings?, &arguments, json).await,
+        Command::Lease(arguments) => lease::lease(&settings?, &arguments).await,
+        Command::Gate(arguments) => gate::gate(&arguments, json).await,
     }
 }
 
@@ -215,11 +243,15 @@ fn store(settings: &Settings) -> Result<Store, StoreError> {
 
 /// Who gives an order: the person behind `sudo`, if there is one, at this host.
 fn person(settings: &Settings) -> String {
+    person_at(&settings.node)
+}
+
+fn person_at(node: &str) -> String {
     let user = std::env::var("SUDO_USER").ok().filter(|user| !user.is_empty()).or_else(|| {
         let user = nix::unistd::User::from_uid(nix::unistd::getuid()).ok().flatten();
         user.map(|user| user.name)
     });
-    format!("{}@{}", user.unwrap_or_else(|| nix::unistd::getuid().to_string()), settings.node)
+    format!("{}@{}", user.unwrap_or_else(|| nix::unistd::getuid().to_string()), node)
 }
 
 /// The daemon and this program are of different versions, most likely.

@@ -37,3 +37,5 @@ pub mod settings;
 pub mod template;
 pub mod timers;
 mod values;
+
+pub(crate) use values::name as check_name;

@@ -18,9 +18,6 @@ const LATENESS: Duration = Duration::from_millis(500);
 /// From the death of the guard to systemd's first signal to the units.
 const NOTICE: Duration = Duration::from_millis(500);
 
-/// Least time for the watchdog, which systemd itself checks no finer than about that.
-const WATCHDOG_MIN: Duration = Duration::from_secs(1);
-
 /// What the watchdog leaves the guard to fence by itself.
 const WATCHDOG_MARGIN: Duration = Duration::from_secs(1);
 
@@ -60,18 +57,12 @@ impl PairedTimers {
         self.renew * 3 / 4
     }
 
-    /// K: the watchdog is fed as long as the last granted renewal was sent no longer ago than this.
-    #[must_use]
-    pub fn feed_until(&self) -> Duration {
-        self.renew * 2
-    }
-
-    /// `W_d`: `WatchdogSec=` of the guard. A guard that works fences before its watchdog does:
-    /// `feed_until - renew + watchdog > fence_after + lateness`.
+    /// `W_d`: `WatchdogSec=` of the guard. It is fed when a renewal was granted, which is no earlier
+    /// than the renewal was sent, so that a guard that works fences before its watchdog does:
+    /// `watchdog > fence_after + lateness`. The fence feeds it once more.
     #[must_use]
     pub fn watchdog(&self) -> Duration {
-        let after = self.fence_after + LATENESS + self.renew + WATCHDOG_MARGIN;
-        after.saturating_sub(self.feed_until()).max(WATCHDOG_MIN)
+        self.fence_after + LATENESS + WATCHDOG_MARGIN
     }
 
     /// From the begin of fencing until what did not obey SIGTERM is killed. The rest of
@@ -84,12 +75,17 @@ impl PairedTimers {
     /// E: so long after the store granted a renewal, in real time, no unit of the holder is alive, if
     /// that was the last one. Whichever is later of the guard's own fence,
     /// `fence_after / 0.9 + lateness + stop_within`, and that of the watchdog over a guard that hangs,
-    /// `(feed_until + watchdog) / 0.9 + notice + stop_within`. Whole milliseconds.
+    /// `(renew_timeout + watchdog) / 0.9 + notice + stop_within`: what is granted within
+    /// `renew_timeout` feeds it. Whole milliseconds.
+    ///
+    /// A guard that hangs in the middle of its fence adds nothing: systemd was told at its begin, and
+    /// stops the units within `notice + stop_within` by itself.
     #[must_use]
     pub fn dead_by(&self) -> Duration {
         let guard = by_the_slowest_clock(self.fence_after) + LATENESS + self.stop_within;
-        let watchdog =
-            by_the_slowest_clock(self.feed_until() + self.watchdog()) + NOTICE + self.stop_within;
+        let watchdog = by_the_slowest_clock(self.renew_timeout() + self.watchdog())
+            + NOTICE
+            + self.stop_within;
         up_to(guard.max(watchdog) + self.pause_max, Duration::from_millis(1))
     }
 
@@ -156,22 +152,21 @@ mod tests {
     fn the_defaults_are_those_of_the_proof() {
         let timers = PairedTimers::default();
         assert_eq!(timers.renew_timeout(), 1500 * MS);
-        assert_eq!(timers.feed_until(), 4000 * MS);
-        assert_eq!(timers.watchdog(), 9500 * MS);
+        assert_eq!(timers.watchdog(), 11_500 * MS);
         assert_eq!(timers.kill_after(), 4000 * MS);
-        assert_eq!(timers.dead_by(), 20_500 * MS);
-        assert_eq!(timers.window(), 22_600 * MS);
+        assert_eq!(timers.dead_by(), 19_945 * MS);
+        assert_eq!(timers.window(), 22_000 * MS);
         assert_eq!(timers.largest_gap(), 7500 * MS);
         assert_eq!(timers.least_fence_after(), 9500 * MS);
-        assert_eq!(timers.least_cooldown(), 67_800 * MS);
+        assert_eq!(timers.least_cooldown(), 66_000 * MS);
         assert!(timers.largest_gap_fits());
     }
 
     #[test]
     fn a_pause_of_the_machine_is_added_to_the_budget() {
         let timers = PairedTimers { pause_max: 3000 * MS, ..PairedTimers::default() };
-        assert_eq!(timers.dead_by(), 23_500 * MS);
-        assert_eq!(timers.window(), 25_900 * MS);
+        assert_eq!(timers.dead_by(), 22_945 * MS);
+        assert_eq!(timers.window(), 25_300 * MS);
     }
 
     #[test]
@@ -191,11 +186,8 @@ mod tests {
                 stop_within: stop * MS,
                 pause_max: pause * MS,
             };
-            let fenced_by_watchdog = timers.feed_until() + timers.watchdog();
-            assert!(
-                fenced_by_watchdog > timers.fence_after + LATENESS + timers.renew,
-                "{timers:?}"
-            );
+            assert!(timers.watchdog() > timers.fence_after + LATENESS, "{timers:?}");
+            let fenced_by_watchdog = timers.renew_timeout() + timers.watchdog();
             assert!(timers.window() * 10 >= timers.dead_by() * 11, "{timers:?}");
             let guard = timers.dead_by() - timers.stop_within - timers.pause_max - LATENESS;
             assert!(guard * 9 >= timers.fence_after * 10, "{timers:?}");

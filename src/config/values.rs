@@ -64,7 +64,7 @@ pub(super) fn one_of<T>(choices: &[(&'static str, T)]) -> String {
 }
 
 /// Name of a group or a channel.
-pub(super) fn name(text: &str) -> Result<(), String> {
+pub(crate) fn name(text: &str) -> Result<(), String> {
     let valid = !text.is_empty()
         && text.len() <= NAME_BYTES_MAX
         && text.starts_with(|char: char| char.is_ascii_lowercase() || char.is_ascii_digit())

@@ -32,6 +32,7 @@ mod decide;
 pub mod edge;
 pub mod event;
 pub mod explain;
+pub mod guard;
 mod leaving;
 pub mod liveness;
 pub mod notice;

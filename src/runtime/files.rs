@@ -1,8 +1,8 @@
 //! What is kept on disk: the memory of a tenure across crashes, the store that this node belongs
 //! to, and the epoch that the units are given.
 
-use std::fs::{self, File};
-use std::io::{self, Write};
+use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -13,6 +13,8 @@ use crate::engine::event::{Cause, Memory, Progress};
 use crate::engine::observation::{Epoch, Nonce, Token};
 use crate::engine::plan::Step;
 use crate::time::BootTime;
+
+pub use crate::files::{Boot, Name, replace};
 
 /// Least free space in the state directory: some hundred memories and alerts.
 const STATE_MIN_BYTES: u64 = 1024 * 1024;
@@ -102,38 +104,6 @@ pub struct ReadMemory {
     pub age: Option<Duration>,
 }
 
-/// Which boot of the host this is.
-///
-/// What the kernel says is not enough: in a container it may be that of the host, which stays the
-/// same when the container boots again. So a mark in the runtime directory, which every boot empties,
-/// has to be the same too.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Boot(String);
-
-impl Boot {
-    /// This one. A boot whose identity cannot be read is like no other, so that nothing from before
-    /// it counts as recent.
-    #[must_use]
-    pub fn identify(runtime_dir: &Path) -> Self {
-        let unknown = || Uuid::new_v4().to_string();
-        let kernel = fs::read_to_string("/proc/sys/kernel/random/boot_id");
-        let kernel = kernel.map_or_else(|_| unknown(), |id| id.trim().to_owned());
-        let path = runtime_dir.join("boot");
-        let mark = match fs::read_to_string(&path) {
-            Ok(mark) if !mark.is_empty() => mark,
-            Ok(_) | Err(_) => {
-                let mark = unknown();
-                if let Err(error) = replace(&path, mark.as_bytes(), 0o600, Name::Soon) {
-                    let path = path.display();
-                    tracing::warn!(%error, %path, "cannot mark this boot; a restart looks like one");
-                }
-                mark
-            }
-        };
-        Self(format!("{kernel} {mark}"))
-    }
-}
-
 /// Puts a memory on disk, so that it is there after a crash of the process or the host.
 ///
 /// # Errors
@@ -147,7 +117,7 @@ pub fn write_memory(
 ) -> Result<(), FileError> {
     let stored = StoredMemory {
         node: node.to_owned(),
-        boot_id: boot.0.clone(),
+        boot_id: boot.as_str().to_owned(),
         boot_time_ms: u64::try_from(BootTime::now().since_boot().as_millis()).unwrap_or(u64::MAX),
         nonce: Uuid::from_u128(memory.nonce.0),
         cause: match memory.cause {
@@ -189,7 +159,7 @@ pub fn read_memory(
     boot: &Boot,
 ) -> Result<Option<ReadMemory>, FileError> {
     let Some(stored) = read_stored(state_dir, node, group)? else { return Ok(None) };
-    let same_boot = stored.boot_id == boot.0;
+    let same_boot = stored.boot_id == boot.as_str();
     let written = BootTime::from_duration(Duration::from_millis(stored.boot_time_ms));
     let progress = match stored.progress {
         StoredProgress::Asked => Progress::Asked,
@@ -321,36 +291,6 @@ pub fn free_bytes(path: &Path) -> io::Result<u64> {
     Ok(free.blocks_available().saturating_mul(free.fragment_size()))
 }
 
-/// When a replaced file has its new content after a crash of the host.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Name {
-    /// From now on.
-    OnDisk,
-    /// Within seconds, as the file system likes; until then it has the old one.
-    Soon,
-}
-
-/// Replaces a file whole: after a crash it has the old content or the new one.
-///
-/// # Errors
-/// If it could not be written; the old file is whole then.
-pub fn replace(path: &Path, content: &[u8], mode: u32, name: Name) -> io::Result<()> {
-    use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
-    let directory = path.parent().unwrap_or(Path::new("/"));
-    fs::create_dir_all(directory)?;
-    let new = path.with_extension("new");
-    let mut file = File::options().write(true).create(true).truncate(true).mode(mode).open(&new)?;
-    // The mode above is cut by the umask.
-    file.set_permissions(fs::Permissions::from_mode(mode))?;
-    file.write_all(content)?;
-    file.sync_all()?;
-    fs::rename(&new, path)?;
-    match name {
-        Name::OnDisk => File::open(directory)?.sync_all(),
-        Name::Soon => Ok(()),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -388,7 +328,7 @@ mod tests {
     #[test]
     fn no_memory_is_no_error_and_another_nodes_memory_is_none() {
         let dir = tempfile::tempdir().unwrap();
-        let boot = Boot("this".to_owned());
+        let boot = Boot::of("this");
         assert_eq!(read_memory(dir.path(), "b", "trading", &boot).unwrap(), None);
         write_memory(dir.path(), "b", "trading", &boot, &memory(Progress::Asked)).unwrap();
         assert_eq!(read_memory(dir.path(), "c", "trading", &boot).unwrap(), None);
@@ -397,7 +337,7 @@ mod tests {
     #[test]
     fn a_damaged_memory_is_an_error_that_names_the_file() {
         let dir = tempfile::tempdir().unwrap();
-        let boot = Boot("this".to_owned());
+        let boot = Boot::of("this");
         write_memory(dir.path(), "b", "trading", &boot, &memory(Progress::Asked)).unwrap();
         for damage in ["", "{", "null", "\0\0\0"] {
             fs::write(memory_path(dir.path(), "trading"), damage).unwrap();

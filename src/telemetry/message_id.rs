@@ -243,6 +243,48 @@ notables! {
         "A test of the alerts",
         "Somebody tried with `understudy alert test` whether alerts arrive. Nothing is \
          wrong, and nothing is to be done.";
+    GuardHolds, "guard_holds", "593516accf514ef894b17f2fda87ecca", Info,
+        "This node holds the lease of @UNDERSTUDY_GROUP@",
+        "A renewal with epoch @UNDERSTUDY_EPOCH@ was granted. Units of the group may start on this \
+         node as long as renewals are granted.";
+    RenewalFailed, "renewal_failed", "b1caf857a5c94ee2900e609960901d66", Warning,
+        "The lease of @UNDERSTUDY_GROUP@ could not be renewed",
+        "The database did not answer. The lease is renewed again and again; if none is granted \
+         within fence_after, the units are stopped, unless the group has on_store_loss = \
+         \"hold\". Look at the database and at the way to it.";
+    RenewalAnswered, "renewal_answered", "a84bef78f4e9400181cdaa0bd833286b", Info,
+        "The lease of @UNDERSTUDY_GROUP@ is renewed again",
+        "The database answers again.";
+    FenceBegun, "fence_begun", "24d550b157e14c59a08339a432a217e9", Error,
+        "The units of @UNDERSTUDY_GROUP@ are being stopped",
+        "This node may not run them any more: the message says why. What does not stop by itself \
+         is killed. Another node takes the group when this is certain to be over, or this node \
+         takes it again.";
+    FenceDone, "fence_done", "378ac28b70274dc19578890642b34544", Warning,
+        "No process of @UNDERSTUDY_GROUP@ is left",
+        "The control group of the units is empty.";
+    FenceIncomplete, "fence_incomplete", "54efd18fad2d41c986fdf0c75e00f5c7", Error,
+        "Processes of @UNDERSTUDY_GROUP@ do not die",
+        "They were killed and are still there, most likely in state D, waiting for a disk or a \
+         file system. They can do nothing in it, but act again when it ends. Reset the host unless \
+         you know that they cannot harm.";
+    LeaseReleased, "lease_released", "7bc91c62d00946149ec26b3023a437ab", Info,
+        "The lease of @UNDERSTUDY_GROUP@ was given back",
+        "No process of the group was left on this node. Another node may have it at once, if it \
+         was meant for it, or after a window.";
+    GateRefused, "gate_refused", "0183c5223d854caa8121eb5cf5608523", Warning,
+        "A unit of @UNDERSTUDY_GROUP@ was not started",
+        "This node does not hold the lease of the group, or cannot tell, so that the unit stays \
+         down whoever wants it started. The message says what is missing. `understudy status` \
+         says who has the group.";
+    GlassBroken, "glass_broken", "d465d7d1fdaf4051be1fa8412e3ebf03", Error,
+        "BREAK-GLASS for @UNDERSTUDY_GROUP@",
+        "An operator said that units of the group run on this node without a lease. Nothing keeps \
+         another node from running them as well. End it as soon as you can: `understudy gate \
+         @UNDERSTUDY_GROUP@ --mend`.";
+    GlassMended, "glass_mended", "5eca67258eb34e47a075faad6d42be58", Warning,
+        "The glass of @UNDERSTUDY_GROUP@ is mended",
+        "Units of the group run on this node only while it holds the lease.";
     Remark, "remark", "6d43e21132e74469b98b9d2359d04dda", Info,
         "Note about @UNDERSTUDY_GROUP@",
         "Something worth keeping, such as the output of a fence command or an order of an \

@@ -522,7 +522,7 @@ fn a_group_in_paired_mode_has_nodes_instead_of_a_primary() {
     // One statement reads all groups, as often as the leases are renewed.
     assert_eq!(settings.watch.interval, Duration::from_secs(2));
     assert_eq!(settings.watch.reply_timeout, Duration::from_millis(1500));
-    assert_eq!(settings.paired.window(), Duration::from_millis(22_600));
+    assert_eq!(settings.paired.window(), Duration::from_secs(22));
 }
 
 #[test]
@@ -551,14 +551,14 @@ fn what_must_hold_in_paired_mode() {
             "",
         ),
         (
-            "timeout = \"22599ms\"",
-            "group.execution.timeout: the other node is certain to have stopped after 22s 600ms only",
-            "timeout = \"22600ms\"",
+            "timeout = \"21999ms\"",
+            "group.execution.timeout: the other node is certain to have stopped after 22s only",
+            "timeout = \"22s\"",
         ),
         (
-            "timeout = \"60s\"\ncooldown = \"67799ms\"",
-            "group.execution.cooldown: cooldown must be at least three windows of [paired] (1m 7s 800ms)",
-            "timeout = \"60s\"\ncooldown = \"67800ms\"",
+            "timeout = \"60s\"\ncooldown = \"65999ms\"",
+            "group.execution.cooldown: cooldown must be at least three windows of [paired] (1m 6s)",
+            "timeout = \"60s\"\ncooldown = \"66s\"",
         ),
         (
             "[paired]\nfence_after = \"9499ms\"",
@@ -578,12 +578,12 @@ fn what_must_hold_in_paired_mode() {
         (
             "cooldown = \"1h\"\ntimeout = \"10m\"\n[paired]\nrenew = \"30s\"\nfence_after = \"2m 23s\"",
             "paired.renew: renew is too long: 3.75 x renew (1m 52s 500ms) must be less than half of the \
-             window that follows from [paired] (3m 39s 400ms)",
-            "cooldown = \"1h\"\ntimeout = \"10m\"\n[paired]\nrenew = \"30s\"\nfence_after = \"2m 30s\"",
+             window that follows from [paired] (3m 30s 200ms)",
+            "cooldown = \"1h\"\ntimeout = \"10m\"\n[paired]\nrenew = \"30s\"\nfence_after = \"2m 40s\"",
         ),
         (
             "[paired]\npause_max = \"40s\"",
-            "paired.pause_max: the other node is certain to have stopped after 1m 6s 600ms only; raise \
+            "paired.pause_max: the other node is certain to have stopped after 1m 6s only; raise \
              timeout to that, or shorten [paired]",
             "[paired]\npause_max = \"34s\"",
         ),

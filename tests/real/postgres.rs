@@ -8,11 +8,15 @@
 )]
 
 mod acquire;
+mod members;
 mod observe;
 mod operator;
+mod paired;
 mod reach;
+mod restore;
 mod setup;
 mod tenure;
+mod upgrade;
 
 use std::time::Duration;
 
@@ -30,6 +34,9 @@ use crate::support::postgres::Postgres;
 
 /// Long, because the machine may be busy; tests of the deadline use their own.
 const REPLY_TIMEOUT: Duration = Duration::from_secs(20);
+
+/// Budget of a holder in paired mode.
+const TTL: Duration = Duration::from_millis(20_500);
 
 /// The original's table with a fresh heartbeat for each bot, our schema beside it, and a store as
 /// the daemon's own role sees it.
@@ -102,6 +109,20 @@ fn by_operator<'a>(group: &'a Group, seen: &Observation, nonce: u128) -> Acquire
         kind: AcquireKind::Operator { by: "mallory".to_owned(), reason: "dead".to_owned() },
         heartbeats: Vec::new(),
         ..automatic(group, seen, nonce)
+    }
+}
+
+/// What a node in paired mode asks for, with every heartbeat seen as evidence.
+fn by<'a>(way: Way, group: &'a Group, seen: &Observation, nonce: u128) -> Acquire<'a> {
+    Acquire { way, ttl: TTL, ..automatic(group, seen, nonce) }
+}
+
+/// Looks, takes the group in paired mode, and returns the token.
+async fn take_by(way: Way, store: &mut Store, group: &Group, nonce: u128) -> Token {
+    let seen = look(store).await;
+    match store.acquire(&by(way, group, &seen, nonce)).await.unwrap() {
+        AcquireOutcome::Acquired(token) => token,
+        refused => panic!("{refused}"),
     }
 }
 

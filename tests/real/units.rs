@@ -36,6 +36,7 @@ fn faults<T: std::fmt::Debug>(outcome: Result<T, SystemdError>) -> Vec<(String, 
         error @ (SystemdError::Connect(_)
         | SystemdError::Subscribe(_)
         | SystemdError::Listen(_)
+        | SystemdError::Reload(_)
         | SystemdError::Read { .. }) => panic!("unexpected error: {error:?}"),
     }
 }

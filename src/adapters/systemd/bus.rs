@@ -14,6 +14,7 @@ use zbus::connection::Builder;
 use zbus::{Connection, DBusError, DeserializeDict, MatchRule, MessageStream, OwnedObjectPath};
 
 use super::fault::SystemdError;
+use super::protection::Stopping;
 use super::state::{Ending, Exit, Invocation, Job, JobResult, Outcome, UnitState};
 
 /// How long systemd may take to answer, a call to polkit and a `daemon-reload` in progress
@@ -141,6 +142,24 @@ impl Bus {
         }
         .map(|found| found.into_iter().map(|(_, pid, _)| pid).collect())
         .map_err(|source| SystemdError::Read { unit: unit.to_owned(), source })
+    }
+
+    /// Has all unit files read again.
+    pub async fn reload(&self) -> zbus::Result<()> {
+        self.manage("Reload", &()).await.map(drop)
+    }
+
+    /// How a service would stop.
+    pub async fn stopping(&self, unit: &str) -> Result<Stopping, SystemdError> {
+        let path = unit_path(unit);
+        let read = async {
+            let general: UnitOrder =
+                self.properties(&path, "org.freedesktop.systemd1.Unit").await?;
+            let service: StopProperties =
+                self.properties(&path, "org.freedesktop.systemd1.Service").await?;
+            Ok(stopping(unit, general, service))
+        };
+        read.await.map_err(|source| SystemdError::Read { unit: unit.to_owned(), source })
     }
 
     /// How often the service of a process was restarted by systemd.
@@ -278,6 +297,33 @@ struct ServiceProperties {
 }
 
 #[derive(DeserializeDict, zbus::Type)]
+#[zbus(signature = "a{sv}", rename_all = "PascalCase")]
+struct UnitOrder {
+    load_state: String,
+    active_state: String,
+    binds_to: Vec<String>,
+    after: Vec<String>,
+}
+
+/// A command: its program, its arguments, and what became of it when it last ran.
+type Command = (String, Vec<String>, bool, u64, u64, u64, u64, u32, i32, i32);
+
+#[derive(DeserializeDict, zbus::Type)]
+#[zbus(signature = "a{sv}", rename_all = "PascalCase")]
+struct StopProperties {
+    kill_mode: String,
+    #[zbus(rename = "SendSIGKILL")]
+    send_sigkill: bool,
+    #[zbus(rename = "TimeoutStopUSec")]
+    timeout_stop_usec: u64,
+    exec_stop: Vec<Command>,
+    exec_stop_post: Vec<Command>,
+    exec_condition: Vec<Command>,
+    slice: String,
+    control_group: String,
+}
+
+#[derive(DeserializeDict, zbus::Type)]
 #[zbus(signature = "a{sv}")]
 struct RestartProperties {
     #[zbus(rename = "NRestarts")]
@@ -315,6 +361,25 @@ fn state(unit: &str, general: UnitProperties, service: ServiceProperties) -> Uni
         main_pid: (service.main_pid != 0).then_some(service.main_pid),
         ending: Ending { outcome: outcome(service.result), exit },
         job: (job != 0).then_some(Job { id: job, detail: None }),
+    }
+}
+
+fn stopping(unit: &str, general: UnitOrder, service: StopProperties) -> Stopping {
+    let timeout_stop = service.timeout_stop_usec;
+    Stopping {
+        unit: unit.to_owned(),
+        load: general.load_state.into(),
+        active: general.active_state.into(),
+        binds_to: general.binds_to,
+        after: general.after,
+        kill_mode: service.kill_mode,
+        sends_sigkill: service.send_sigkill,
+        timeout_stop: (timeout_stop != u64::MAX).then(|| Duration::from_micros(timeout_stop)),
+        stop_commands: service.exec_stop.len(),
+        post_commands: service.exec_stop_post.len(),
+        conditions: service.exec_condition.into_iter().map(|command| command.1).collect(),
+        slice: service.slice,
+        control_group: service.control_group,
     }
 }
 

@@ -26,6 +26,9 @@ pub enum SystemdError {
         #[source]
         source: zbus::Error,
     },
+    /// Unit files were not read again.
+    #[error("systemd did not read its unit files again")]
+    Reload(#[source] zbus::Error),
     /// Some units did not become active.
     #[error("not started: {}", list(.0))]
     Start(Vec<UnitFault>),
@@ -50,9 +53,10 @@ impl SystemdError {
     /// Whether the connection went away, so that a new one may do better.
     pub(super) fn is_disconnect(&self) -> bool {
         match self {
-            Self::Connect(source) | Self::Subscribe(source) | Self::Listen(source) => {
-                bus::is_disconnect(source)
-            }
+            Self::Connect(source)
+            | Self::Subscribe(source)
+            | Self::Listen(source)
+            | Self::Reload(source) => bus::is_disconnect(source),
             Self::Read { source, .. } => bus::is_disconnect(source),
             Self::Start(_) | Self::Settle(_) | Self::Stop(_) => false,
         }

@@ -9,6 +9,7 @@
 
 mod bus;
 pub mod fault;
+pub mod protection;
 pub mod state;
 
 use std::sync::Arc;

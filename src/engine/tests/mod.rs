@@ -7,6 +7,7 @@ mod acquired;
 mod apply;
 mod checked;
 mod explain;
+mod guard;
 mod observe_failed;
 mod observed;
 mod operator;

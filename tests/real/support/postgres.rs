@@ -29,7 +29,9 @@ use nix::unistd::{Pid, User};
 use tempfile::TempDir;
 use tokio_postgres::{Client, NoTls, SimpleQueryMessage};
 use understudy::config::secret::Secret;
-use understudy::config::settings::{Group, Heartbeats, Host, Quorum, Store, Table, Tls};
+use understudy::config::settings::{
+    Group, Heartbeats, Host, OnStoreLoss, Paired, Quorum, Store, Table, Tls,
+};
 use understudy::time::BootTime;
 
 use super::wait;
@@ -519,6 +521,17 @@ pub fn group(name: &str, bots: &[&str]) -> Group {
         start_deadline: Duration::from_secs(30),
         settle: Duration::from_secs(10),
         heartbeat_deadline: Duration::from_secs(60),
+    }
+}
+
+/// The same in paired mode, on bravo and charlie.
+pub fn paired(name: &str, bots: &[&str]) -> Group {
+    let nodes = vec!["bravo".to_owned(), "charlie".to_owned()];
+    Group {
+        paired: Some(Paired { nodes, on_store_loss: OnStoreLoss::Fence }),
+        primary: "bravo".to_owned(),
+        accept_dual_active: false,
+        ..group(name, bots)
     }
 }
 
