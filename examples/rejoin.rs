@@ -31,7 +31,6 @@ async fn main() -> anyhow::Result<()> {
     let arguments = Arguments::parse();
     let upstream = host(&arguments.master)?;
     let mut redis = Redis::new(&settings::Redis {
-        nodes: std::collections::BTreeMap::new(),
         address: host(&arguments.address)?,
         primary: None,
         nodes: BTreeMap::new(),

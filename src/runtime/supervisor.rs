@@ -640,8 +640,9 @@ impl Supervisor {
                 let to = to.unwrap_or_else(|| self.settings.node.clone());
                 tokio::spawn(async move {
                     let order = (epoch, to, by, reason);
-                    let response = members::ask(&mut *store.lock().await, &group, &holder, order);
-                    let _gone = answer.send(response.await);
+                    let mut store = store.lock().await;
+                    let response = members::ask(&mut store, &group, &holder, order).await;
+                    let _gone = answer.send(response);
                 });
             }
             (None, _) | (Some(_), _) => {
