@@ -7,10 +7,9 @@ use std::time::Duration;
 use uuid::Uuid;
 
 use crate::adapters::postgres::Store;
-use crate::adapters::postgres::paired::{Ask, Asked, Report};
-use crate::control::protocol::Response;
+use crate::adapters::postgres::paired::Report;
 use crate::engine::Engine;
-use crate::engine::observation::{Epoch, Nonce, RequestKind};
+use crate::engine::observation::{Epoch, Nonce};
 use crate::error::chain;
 use crate::time::BootTime;
 
@@ -89,44 +88,4 @@ impl Members {
             tracing::debug!("the other nodes were not told how this one is: {}", chain(&error));
         }
     }
-}
-
-/// Asks `holder` to hand a group over.
-pub async fn ask(
-    store: &mut Store,
-    group: &str,
-    holder: &str,
-    (from_epoch, to, by, reason): (Epoch, String, String, String),
-) -> Response {
-    let ask = Ask {
-        id: Nonce(Uuid::new_v4().as_u128()),
-        group,
-        kind: RequestKind::Switchover,
-        from_epoch,
-        target: Some(&to),
-        by: &by,
-        reason: &reason,
-    };
-    let why = match store.ask(&ask).await {
-        Ok(Asked::Asked) => {
-            let text = format!("{holder} was asked to hand the group over to {to}");
-            return Response::Accepted { text };
-        }
-        Ok(Asked::Pending { kind, by, .. }) => {
-            format!("there is an order already: {} by {by}", kind.as_str())
-        }
-        Ok(Asked::Changed { epoch, holder }) => format!(
-            "the group changed hands in this moment: {} has it (epoch {epoch})",
-            holder.as_deref().unwrap_or("nobody")
-        ),
-        Ok(Asked::Held { by, reason }) => {
-            format!("held by {by}: {}", reason.as_deref().unwrap_or("no reason was given"))
-        }
-        Ok(Asked::Busy) => "the group is busy; ask again in a moment".to_owned(),
-        Ok(Asked::NoSuchGroup) => {
-            "the store does not know the group; run `understudy setup`".to_owned()
-        }
-        Err(error) => chain(&error),
-    };
-    Response::Refused { text: why }
 }

@@ -541,9 +541,6 @@ impl Supervisor {
             Request::Failover { group, force, by, reason } => {
                 self.failover(&group, force, by, reason)
             }
-            Request::Switchover { group, to, by, reason } => {
-                return self.switchover(&group, to, by, reason, answer);
-            }
             Request::Acknowledge { group, id, by } => {
                 return self.acknowledge(group, id, by, answer);
             }
@@ -612,44 +609,6 @@ impl Supervisor {
         self.teller.remark(&name, &format!("failover asked for by {by}: {reason}"));
         self.groups[index].asked_by = Some((by, reason));
         self.command(now, index, Command::Failover { force })
-    }
-
-    /// Gives a group to another node, or asks the node to do so that has it.
-    fn switchover(
-        &mut self,
-        group: &str,
-        to: Option<String>,
-        by: String,
-        reason: String,
-        answer: oneshot::Sender<Response>,
-    ) {
-        // Whoever asked may be gone.
-        let Some(index) = self.groups.iter().position(|watched| watched.name == group) else {
-            let _gone = answer.send(self.no_such_group(group));
-            return;
-        };
-        let now = BootTime::now();
-        self.teller.remark(group, &format!("switchover asked for by {by}: {reason}"));
-        let engine = &self.groups[index].engine;
-        let elsewhere = engine.holder().filter(|holder| *holder != self.settings.node);
-        let paired = self.settings.groups.iter().any(|it| it.name == group && it.paired.is_some());
-        match (elsewhere, engine.snapshot(now).epoch) {
-            (Some(holder), Some(epoch)) if paired => {
-                let store = self.store.clone();
-                let group = group.to_owned();
-                let to = to.unwrap_or_else(|| self.settings.node.clone());
-                tokio::spawn(async move {
-                    let order = (epoch, to, by, reason);
-                    let mut store = store.lock().await;
-                    let response = members::ask(&mut store, &group, &holder, order).await;
-                    let _gone = answer.send(response);
-                });
-            }
-            (None, _) | (Some(_), _) => {
-                let command = Command::Switchover { to, by, reason };
-                let _gone = answer.send(self.command(now, index, command));
-            }
-        }
     }
 
     /// Has an engine decide about a person's wish.
