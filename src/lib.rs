@@ -3,7 +3,8 @@
 //! See `ARCHITECTURE.md` for the map. In reading order: [`time`] reads the clock, [`engine`]
 //! decides and does nothing else, [`config`] says what it was told, [`adapters`] talk to the world,
 //! [`telemetry`] to people, [`control`] to the command line, [`web`] to browsers and scrapers,
-//! [`runtime`] ties them together, [`guard`] is the process that holds a lease, and [`cli`] is the front door.
+//! [`runtime`] ties them together, [`guard`] is the process that holds a lease, and [`cli`] is the
+//! front door.
 
 pub mod adapters;
 pub mod cli;

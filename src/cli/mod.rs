@@ -19,6 +19,7 @@ mod replay;
 mod run;
 mod setup;
 mod status;
+mod switchover;
 
 use std::io::{self, Write};
 use std::path::PathBuf;
@@ -86,6 +87,12 @@ enum Command {
     /// Refuses while the heartbeats move, unless forced. For a primary that is alive, stop its bots
     /// first: nothing here can stop them on the other node.
     Failover(failover::Arguments),
+    /// Move a group to another node on purpose, with nothing lost. Paired mode only.
+    ///
+    /// The other node gets ready, the units are stopped and seen to be dead, Redis there gets every
+    /// byte, and only then the lease is given away. Whatever goes wrong before that leaves the group
+    /// where it is, at work. Runs on any node.
+    Switchover(switchover::Arguments),
     /// Write the heartbeat of an application that has none of its own.
     ///
     /// Once, or as a loop with --every, beside the application. With --check a command says whether
@@ -93,6 +100,8 @@ enum Command {
     /// hangs falls silent.
     Beat(beat::Arguments),
     /// Say that the primary's node has a group again, after its bots were stopped here.
+    ///
+    /// In paired mode: move the group to its preferred node, as `switchover` does.
     Failback(orders::FailbackArguments),
     /// Say that no understudy may take a group over, for a while or until released.
     Hold(orders::HoldArguments),
@@ -185,6 +194,7 @@ pub async fn run(options: Options) -> anyhow::Result<Said> {
         Command::Explain(arguments) => explain::explain(&settings?, &arguments, json).await,
         Command::Replay(arguments) => replay::replay(&settings?, &arguments, json),
         Command::Failover(arguments) => failover::failover(&settings?, arguments, json).await,
+        Command::Switchover(arguments) => switchover::switchover(&settings?, arguments, json).await,
         Command::Beat(arguments) => beat::beat(&settings?, arguments, json).await,
         Command::Failback(arguments) => orders::failback(&settings?, &arguments, json).await,
         Command::Hold(arguments) => orders::hold(&settings?, &arguments, json).await,

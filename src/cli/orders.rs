@@ -6,7 +6,9 @@ use std::time::Duration;
 use clap::Args;
 use serde_json::json;
 
-use super::{GroupArgument, Refused, Said, group, json as print_json, nonsense, person, store};
+use super::{
+    GroupArgument, Refused, Said, group, json as print_json, nonsense, person, store, switchover,
+};
 use crate::adapters::postgres::operator::HandBack;
 use crate::adapters::systemd::Systemd;
 use crate::config::settings::{Group, Settings};
@@ -41,6 +43,9 @@ pub(super) struct FailbackArguments {
     /// Do not ask systemd whether the units are stopped here.
     #[arg(long)]
     force: bool,
+    /// Do not ask, in paired mode.
+    #[arg(long)]
+    yes: bool,
 }
 
 pub(super) async fn hold(
@@ -147,6 +152,10 @@ pub(super) async fn failback(
     json: bool,
 ) -> anyhow::Result<Said> {
     let group = group(settings, arguments.group.as_deref())?;
+    if let Some(paired) = &group.paired {
+        let arguments = switchover::Arguments::to_preferred(group, paired, arguments.yes);
+        return switchover::switchover(settings, arguments, json).await;
+    }
     if !arguments.force {
         units_stopped(group).await?;
     }

@@ -8,7 +8,9 @@ use crate::config::fault::Faults;
 use crate::config::load::RUNTIME_DIR;
 use crate::config::settings::Settings;
 use crate::control::ask;
-use crate::control::protocol::{Bot, Channel, Group, OpenAlert, Request, Response, Status};
+use crate::control::protocol::{
+    Bot, Channel, Group, OpenAlert, OtherNode, Request, Response, Status,
+};
 use crate::engine::liveness::seconds;
 
 /// A daemon that runs on with an older configuration is asked also if the one on disk has faults: that
@@ -106,12 +108,32 @@ fn open(alert: &OpenAlert) -> String {
     format!("  {id}  {}  {}  {}{seen}\n", alert.since, alert.severity, alert.summary)
 }
 
+/// Another node, in a line.
+fn node(group: &Group, other: &OtherNode) -> String {
+    let heard = other.heard_ago_ms.map(|ago| seconds(Duration::from_millis(ago)));
+    let how = match (&heard, &other.not_ready_because) {
+        (None, _) => "NOT HEARD OF; is understudy running there?".to_owned(),
+        (Some(_), _) if group.holder.as_ref() == Some(&other.name) => "has the group".to_owned(),
+        (Some(_), None) => "ready".to_owned(),
+        (Some(_), Some(problems)) if problems.is_empty() => "not checked yet".to_owned(),
+        (Some(_), Some(problems)) => format!("NOT READY: {}", problems.join("; ")),
+    };
+    let heard = heard.map_or(String::new(), |ago| format!(", heard of {ago} ago"));
+    format!("{}: {how}{heard}", other.name)
+}
+
 fn one(group: &Group) -> String {
     let mut text = format!("{}: {}\n  {}\n", group.name, group.state, group.summary);
     let mut row = |label: &str, value: String| text += &format!("  {label:<12}{value}\n");
     let epoch = group.epoch.map_or("-".to_owned(), |epoch| epoch.to_string());
     let holder = group.holder.as_deref().unwrap_or("nobody");
-    row("lease", format!("{holder}, epoch {epoch}{}", read_ago(group)));
+    let renewed = group.renewed_ago_ms.map_or(String::new(), |ago| {
+        format!(", renewed {} ago", seconds(Duration::from_millis(ago)))
+    });
+    row("lease", format!("{holder}, epoch {epoch}{renewed}{}", read_ago(group)));
+    for other in &group.other_nodes {
+        row("node", node(group, other));
+    }
     for bot in &group.bots {
         row("heartbeat", heartbeat(bot));
     }

@@ -201,6 +201,23 @@ pub struct Group {
     pub redis_figures: Option<RedisFigures>,
     /// The units and their states.
     pub units: Vec<Unit>,
+    /// The other nodes of a group in paired mode, the preferred ones first.
+    #[serde(default)]
+    pub other_nodes: Vec<OtherNode>,
+    /// In paired mode, how long ago the lease was seen to change, renewals included, in milliseconds.
+    #[serde(default)]
+    pub renewed_ago_ms: Option<u64>,
+}
+
+/// Another node of a group in paired mode.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct OtherNode {
+    /// Name.
+    pub name: String,
+    /// How long ago it was last heard of, in milliseconds; absent if it was not.
+    pub heard_ago_ms: Option<u64>,
+    /// Why it could not run the group, by its own words; absent if it could, or has the group.
+    pub not_ready_because: Option<Vec<String>>,
 }
 
 /// Redis on this node in figures.
@@ -298,6 +315,10 @@ impl Status {
         self.uptime_s += by / 1_000;
         for group in &mut self.groups {
             older(&mut group.read_ago_ms);
+            older(&mut group.renewed_ago_ms);
+            for other in &mut group.other_nodes {
+                older(&mut other.heard_ago_ms);
+            }
             less(&mut group.cooldown_left_ms);
             for bot in &mut group.bots {
                 older(&mut bot.unchanged_ms);
@@ -357,6 +378,16 @@ impl Group {
             redis: None,
             redis_figures: None,
             units: Vec::new(),
+            renewed_ago_ms: snapshot.renewed_ago.map(millis),
+            other_nodes: snapshot
+                .others
+                .into_iter()
+                .map(|other| OtherNode {
+                    name: other.name,
+                    heard_ago_ms: other.heard_ago.map(millis),
+                    not_ready_because: (!other.ready).then_some(other.problems),
+                })
+                .collect(),
         }
     }
 }

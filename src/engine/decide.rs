@@ -1,10 +1,10 @@
 //! The decision to take over: by silence, or because an operator asked; and every reason not to.
 
 use super::edge::{Kind, Why};
-use super::event::{Acquire, Action, Answer, Cause, Memory, Progress, Recalled, Way};
+use super::event::{Acquire, Action, Answer, Cause, Memory, Progress, Recalled};
 use super::liveness::{self, Verdict, seconds};
 use super::notice::Notice;
-use super::observation::{Bot, Nonce, Observation, RequestKind, Token};
+use super::observation::{Bot, Nonce, Observation, RequestKind, Token, Way};
 use super::plan::Step;
 use super::policy::{CHECK_DEADLINE, CHECK_EVERY};
 use super::{Attempt, Blocker, Engine, Next, Obstacle, State, Tenure};

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::edge::Edge;
 use super::notice::Notice;
-use super::observation::{Bot, Epoch, Lease, Nonce, Observation, PendingRequest, Token};
+use super::observation::{Bot, Epoch, Lease, Nonce, Observation, PendingRequest, Token, Way};
 use super::plan::Step;
 use crate::time::BootTime;
 
@@ -213,33 +213,6 @@ pub enum GuardReport {
         /// Why, as far as known.
         why: String,
     },
-}
-
-/// On what ground the lease is asked for.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
-pub enum Way {
-    /// Whoever has it is silent, or a person says so.
-    #[default]
-    Silent,
-    /// Nobody has it, and that has been so for a whole window.
-    Free,
-    /// This node has it, from a tenure that is over.
-    Again,
-    /// The last holder left it to this node, and was seen to.
-    Offer,
-}
-
-impl Way {
-    /// Its name in the store.
-    #[must_use]
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Silent => "silent",
-            Self::Free => "free",
-            Self::Again => "again",
-            Self::Offer => "offer",
-        }
-    }
 }
 
 /// Who wants a takeover.

@@ -51,10 +51,10 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use edge::{Edge, Kind, Why};
-use event::{Action, Cause, Command, Event, GuardReport, Memory, Progress, Recalled, Way};
+use event::{Action, Cause, Command, Event, GuardReport, Memory, Progress, Recalled};
 use liveness::{Verdict, Watch, seconds};
 use notice::Notice;
-use observation::{Epoch, Nonce, Observation, PendingRequest, RequestKind, Token};
+use observation::{Epoch, Nonce, Observation, PendingRequest, RequestKind, Token, Way};
 use plan::Step;
 use policy::{BEAT_EVERY, HAND_OVER_EVERY, LEASE_DEADLINE, Policy, RESUME_MAX, STOP_DEADLINE};
 

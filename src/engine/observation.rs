@@ -167,10 +167,11 @@ pub struct Hold {
 }
 
 /// On what ground a node asks for a group.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Way {
     /// Its holder is silent. The only one in observed mode.
+    #[default]
     Silent,
     /// Nobody has it.
     Free,

@@ -6,10 +6,10 @@
 //! needs a new epoch.
 
 use super::edge::Why;
-use super::event::{Action, GuardReport, Memory, Progress, Recalled, Way};
+use super::event::{Action, GuardReport, Memory, Progress, Recalled};
 use super::liveness::{Verdict, seconds};
 use super::notice::Notice;
-use super::observation::{Epoch, Lease, Member, Observation, Token};
+use super::observation::{Epoch, Lease, Member, Observation, Token, Way};
 use super::plan::Step;
 use super::policy::{Paired, STOP_DEADLINE};
 use super::{Blocker, Engine, Next, Obstacle, Phase, State, Tenure};

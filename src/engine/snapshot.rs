@@ -46,6 +46,24 @@ pub struct Snapshot {
     pub takeover: Option<Takeover>,
     /// Why the last takeover did not begin.
     pub refusal: Option<String>,
+    /// The other nodes of a paired group, the preferred ones first.
+    pub others: Vec<OtherView>,
+    /// How long ago the lease was seen to change, renewals included; `None` in observed mode, and
+    /// while nothing is known.
+    pub renewed_ago: Option<Duration>,
+}
+
+/// Another node of a paired group.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OtherView {
+    /// Its name.
+    pub name: String,
+    /// How long ago it was last heard of; `None` if it was not, since this process was started.
+    pub heard_ago: Option<Duration>,
+    /// Why it could not run the group, by its own words; empty if it could.
+    pub problems: Vec<String>,
+    /// Whether it could.
+    pub ready: bool,
 }
 
 /// The little of a group by which it is known whether something is over. Asked for often, so it costs
@@ -97,6 +115,20 @@ pub struct Takeover {
 }
 
 impl Engine {
+    /// Who has the group, as last read.
+    #[must_use]
+    pub fn holder(&self) -> Option<String> {
+        self.last.as_ref().and_then(|(_, observation)| observation.lease.holder.clone())
+    }
+
+    /// How long this node waits for a lease that is renewed no more; `None` in observed mode.
+    #[must_use]
+    pub fn paired_window(&self) -> Option<Duration> {
+        let paired = self.policy.paired.as_ref()?;
+        let lease = self.last.as_ref().map(|(_, observation)| observation.lease.clone());
+        Some(paired.window_for(&self.policy.node, &lease.unwrap_or_default()))
+    }
+
     /// What is known of the group, without words.
     #[must_use]
     pub fn outlook(&self) -> Outlook {
@@ -154,6 +186,26 @@ impl Engine {
             },
             takeover: self.takeover(),
             refusal: self.told.refusal.clone(),
+            others: self.others().map(|node| self.other(now, node)).collect(),
+            renewed_ago: self
+                .policy
+                .paired
+                .as_ref()
+                .and_then(|_| self.watch.lease_since())
+                .map(|since| now.since(since)),
+        }
+    }
+
+    fn other(&self, now: BootTime, node: &str) -> OtherView {
+        let heard = self.pair.peers.iter().find(|peer| peer.0 == node).and_then(|peer| peer.2);
+        let member = self.last.as_ref().and_then(|(_, observation)| {
+            observation.members.iter().find(|member| member.node == node)
+        });
+        OtherView {
+            name: node.to_owned(),
+            heard_ago: heard.map(|at| now.since(at)),
+            problems: member.map(|member| member.problems.clone()).unwrap_or_default(),
+            ready: member.is_some_and(|member| member.ready),
         }
     }
 

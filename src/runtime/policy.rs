@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::config::settings::{Group, Quorum, Settings};
 use crate::engine::plan::Step;
-use crate::engine::policy::Policy;
+use crate::engine::policy::{Paired, Policy};
 
 /// What a step may take beyond the calls that it makes, on a host that is busy with a failover.
 const SLACK: Duration = Duration::from_secs(2);
@@ -18,7 +18,11 @@ const REDIS_CALLS: u32 = 6;
 pub fn policy(settings: &Settings, group: &Group) -> Policy {
     let watch = &settings.watch;
     let store_call = settings.store.connect_timeout + 2 * watch.reply_timeout + SLACK;
+    let timers = &settings.paired;
     let mut plan = Vec::new();
+    if group.paired.is_some() {
+        plan.push((Step::Guard, timers.fence_after));
+    }
     if let Some(fence) = &group.fence {
         plan.push((Step::Fence, fence.deadline + SLACK));
     }
@@ -37,10 +41,20 @@ pub fn policy(settings: &Settings, group: &Group) -> Policy {
         stopped_statuses: group.heartbeats.stopped_statuses.clone(),
         timeout: group.timeout,
         reply_timeout: watch.reply_timeout,
-        max_gap: watch.interval + watch.reply_timeout,
+        max_gap: match group.paired {
+            Some(_) => timers.largest_gap().max(watch.interval + watch.reply_timeout),
+            None => watch.interval + watch.reply_timeout,
+        },
         blind_after: watch.blind_after,
         automatic: group.automatic(),
         plan,
-        paired: None,
+        paired: group.paired.as_ref().map(|paired| Paired {
+            nodes: paired.nodes.clone(),
+            renew: timers.renew,
+            fence_after: timers.fence_after,
+            window: timers.window(),
+            // (1 - rho) / (1 + rho): by the slowest clock of ours and the fastest of another node's.
+            again_within: timers.window() * 9 / 11,
+        }),
     }
 }

@@ -17,7 +17,9 @@ use uuid::Uuid;
 use super::condition::Condition;
 use super::files;
 use super::history::{self, Entry};
+use super::members::{self, Members};
 use super::notify::Notify;
+use super::paired::listen_to_guard;
 use super::policy::policy;
 use super::reads::Reads;
 use super::recorder::{Recorder, Track};
@@ -28,6 +30,7 @@ use super::{count, serving};
 use crate::adapters::alert::Which;
 use crate::adapters::postgres::Store;
 use crate::adapters::postgres::observe::Reading;
+use crate::adapters::postgres::paired::RequestEnd;
 use crate::adapters::postgres::tenure::StepOutcome;
 use crate::adapters::systemd::Systemd;
 use crate::config::settings::{Group, Settings, Severity};
@@ -92,6 +95,7 @@ pub struct Supervisor {
     /// Whether the store answered to the last read.
     sighted: bool,
     pinned: Option<String>,
+    members: Members,
 }
 
 /// A group that is watched.
@@ -164,6 +168,7 @@ impl Supervisor {
             next_request: 0,
             sighted: false,
             pinned: None,
+            members: Members::new(),
             settings: settings.clone(),
         };
         for group in &settings.groups {
@@ -311,6 +316,23 @@ impl Supervisor {
             }
         }
         self.notify.ready(now, &self.status_line(now));
+        self.tell_the_others(now);
+    }
+
+    /// Tells the other nodes of paired groups how this one is: after each read that brought something
+    /// new, and often enough that they know it is there.
+    fn tell_the_others(&mut self, now: BootTime) {
+        let reports: Vec<_> = self
+            .groups
+            .iter()
+            .filter_map(|group| members::report(now, &group.name, &group.engine))
+            .collect();
+        let pace = self.settings.paired.renew;
+        if !self.sighted || !self.members.is_due(now, &reports, pace) {
+            return;
+        }
+        let (store, members) = (self.store.clone(), self.members.clone());
+        tokio::spawn(async move { members.tell(&mut *store.lock().await, reports).await });
     }
 
     /// A copy of the store, such as one for tests, must not decide about this node's units.
@@ -356,6 +378,7 @@ impl Supervisor {
                 };
                 self.teller.log(Notable::UnitsActive, Some(&name), &text);
             }
+            Report::Guard(report) => self.feed(now, index, Event::Guard(report)),
             Report::Remark(text) => self.teller.remark(&name, &text),
         }
     }
@@ -385,8 +408,19 @@ impl Supervisor {
     fn act(&mut self, now: BootTime, index: usize, action: Action) {
         match action {
             Action::Check { deadline, primary_silent } => {
-                self.order(index, Order::Check { deadline, primary_silent });
+                let primary = self.groups[index].engine.holder();
+                self.order(index, Order::Check { deadline, primary_silent, primary });
             }
+            Action::Look => self.order(index, Order::Inspect { deadline: LOOK_MAX }),
+            Action::Announce(order) => self.order(index, Order::Announce(order)),
+            Action::EndRequest { id, done, text } => {
+                let end = if done { RequestEnd::Done } else { RequestEnd::Refused };
+                self.order(index, Order::EndRequest { id, end, text });
+            }
+            Action::HandOver { token, to, lossless, deadline } => {
+                self.order(index, Order::HandOver { token, to, lossless, deadline });
+            }
+            Action::Rejoin { primary } => self.order(index, Order::Rejoin { primary }),
             Action::Acquire(question) => {
                 let asked_by = self.groups[index].asked_by.clone();
                 self.order(index, Order::Acquire { question: Box::new(question), asked_by });
@@ -403,12 +437,7 @@ impl Supervisor {
                 self.groups[index].look_at = BootTime::ZERO;
                 tracing::debug!(group = self.groups[index].name, "{edge}");
             }
-            Action::Look
-            | Action::Announce(_)
-            | Action::EndRequest { .. }
-            | Action::HandOver { .. }
-            | Action::Rejoin { .. } => {}
-            // Only `failover` asks, and takes its answer from the actions itself.
+            // Only a person asks, and takes its answer from the actions itself.
             Action::Answer { .. } => {}
         }
     }
@@ -579,9 +608,14 @@ impl Supervisor {
         let name = self.groups[index].name.clone();
         self.teller.remark(&name, &format!("failover asked for by {by}: {reason}"));
         self.groups[index].asked_by = Some((by, reason));
+        self.command(now, index, Command::Failover { force })
+    }
+
+    /// Has an engine decide about a person's wish.
+    fn command(&mut self, now: BootTime, index: usize, command: Command) -> Response {
         self.next_request += 1;
         let asked = self.next_request;
-        let event = Event::Operator { request: asked, command: Command::Failover { force } };
+        let event = Event::Operator { request: asked, command };
         let actions = self.turn(now, index, event);
         let mut response = Response::Refused { text: "understudy did not decide".to_owned() };
         for action in actions {
@@ -667,6 +701,10 @@ impl Supervisor {
         let worker = Worker::new(id, equipment, self.systemd.clone(), self.reports.clone());
         tokio::spawn(worker.run(orders_in));
         let name = group.name.clone();
+        if group.paired.is_some() {
+            let (dir, reports) = (settings.runtime_dir.clone(), self.reports.clone());
+            tokio::spawn(listen_to_guard(id, name.clone(), dir, reports));
+        }
         self.metrics.watch(&name);
         Ok(Watched {
             id,
@@ -717,7 +755,9 @@ impl Supervisor {
             Ok(Ok(states)) => states.iter().all(|state| state.is_up()),
             Ok(Err(_)) | Err(_) => false,
         };
-        let recent = read.age.is_some_and(|age| age <= group.timeout.min(RESUME_MAX));
+        // In paired mode the guard knows whether the lease is still ours.
+        let recent = group.paired.is_none()
+            && read.age.is_some_and(|age| age <= group.timeout.min(RESUME_MAX));
         Ok(Some(Recalled { memory: read.memory, recent, same_boot: read.same_boot, units_active }))
     }
 
@@ -763,13 +803,19 @@ impl Supervisor {
             let after = settings.groups.iter().find(|group| group.name == before.name);
             after.map(|after| (before, after))
         }) {
-            let same = (&before.bots, &before.units, &before.heartbeats)
-                == (&after.bots, &after.units, &after.heartbeats);
+            let same = (&before.bots, &before.units, &before.heartbeats, &before.paired)
+                == (&after.bots, &after.units, &after.heartbeats, &after.paired);
+            if before.paired.is_some() != after.paired.is_some() {
+                return Err(format!(
+                    "the mode of group {} is another in it; it changes only with a restart",
+                    before.name
+                ));
+            }
             let watched = self.groups.iter().find(|watched| watched.name == before.name);
             let kind = watched.map_or(Kind::Standby, |watched| watched.engine.kind());
             if !same && kind != Kind::Standby {
                 return Err(format!(
-                    "bots, units or heartbeats of group {} are others in it, but the group is \
+                    "bots, units, nodes or heartbeats of group {} are others in it, but the group is \
                      {kind} on this node; change them while another node has it",
                     before.name
                 ));

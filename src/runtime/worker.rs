@@ -10,12 +10,14 @@ use std::time::Duration;
 
 use serde_json::json;
 use tokio::sync::{Mutex, mpsc};
+use tokio::task::AbortHandle;
 use tokio::time::{sleep, timeout};
 use uuid::Uuid;
 
 use super::files;
 use crate::adapters::hook;
 use crate::adapters::postgres::Store;
+use crate::adapters::postgres::paired::RequestEnd;
 use crate::adapters::postgres::tenure::{self, AcquireKind, AcquireOutcome, NewAlert};
 use crate::adapters::redis::{
     Link, Persisted, PromoteFault, Redis, RedisError, Role, Sample, gate,
@@ -24,9 +26,9 @@ use crate::adapters::systemd::{Systemd, SystemdError, UnitFault, UnitState};
 use crate::config::settings::{Group, Settings, Severity};
 use crate::control::protocol::{RedisFigures, Unit};
 use crate::crash::crash_point;
-use crate::engine::event::{Acquire, Answer, Cause, Event, Memory, Outcome};
+use crate::engine::event::{Acquire, Answer, Cause, Event, GuardReport, Memory, Outcome};
 use crate::engine::liveness::seconds;
-use crate::engine::observation::{Token, Way};
+use crate::engine::observation::{Nonce, PendingRequest, Token, Way};
 use crate::engine::plan::Step;
 use crate::engine::policy::EVIDENCE_MAX_AGE;
 use crate::error::chain;
@@ -62,11 +64,45 @@ pub enum Order {
         deadline: Duration,
         /// Whether the primary is silent, and is not worth asking.
         primary_silent: bool,
+        /// The node that has the group.
+        primary: Option<String>,
     },
     /// How are Redis and the units? For people only.
     Look {
         /// How long that may take.
         deadline: Duration,
+    },
+    /// Which units failed for good?
+    Inspect {
+        /// How long that may take.
+        deadline: Duration,
+    },
+    /// Write an order to hand over into the store.
+    Announce(PendingRequest),
+    /// Write its end into the store.
+    EndRequest {
+        /// Which.
+        id: Nonce,
+        /// How it ended.
+        end: RequestEnd,
+        /// In words.
+        text: String,
+    },
+    /// Give the lease away.
+    HandOver {
+        /// Of this tenure.
+        token: Token,
+        /// To this node.
+        to: String,
+        /// Whether its Redis must have everything first.
+        lossless: bool,
+        /// How long that may take.
+        deadline: Duration,
+    },
+    /// Make Redis follow that of another node.
+    Rejoin {
+        /// Which.
+        primary: String,
     },
     /// Ask for the lease.
     Acquire {
@@ -138,9 +174,16 @@ impl Order {
         match self {
             Self::Check { deadline, .. }
             | Self::Run { deadline, .. }
+            | Self::HandOver { deadline, .. }
             | Self::StopUnits { deadline } => Some(*deadline),
             Self::Acquire { .. } => Some(ACQUIRE_MAX),
-            Self::Look { .. } | Self::Remember(_) | Self::Reload(..) => None,
+            Self::Look { .. }
+            | Self::Inspect { .. }
+            | Self::Announce(_)
+            | Self::EndRequest { .. }
+            | Self::Rejoin { .. }
+            | Self::Remember(_)
+            | Self::Reload(..) => None,
         }
     }
 }
@@ -162,22 +205,32 @@ pub enum Report {
         /// Since then.
         at: BootTime,
     },
+    /// The guard said something, or is gone.
+    Guard(GuardReport),
     /// Something that a person reading the journal should see.
     Remark(String),
 }
 
 /// The hands of one group.
 pub struct Worker {
-    index: usize,
-    settings: Arc<Settings>,
-    group: Group,
-    boot: files::Boot,
-    store: SharedStore,
-    redis: Option<Redis>,
-    systemd: Systemd,
+    pub(super) index: usize,
+    pub(super) settings: Arc<Settings>,
+    pub(super) group: Group,
+    pub(super) boot: files::Boot,
+    pub(super) store: SharedStore,
+    pub(super) redis: Option<Redis>,
+    pub(super) systemd: Systemd,
     /// When systemd last said that we may manage all units that are idle.
     permitted: Option<BootTime>,
-    reports: mpsc::Sender<(usize, Report)>,
+    /// Paired mode: the node whose Redis ours should follow, and whether the last check found that it
+    /// does not.
+    pub(super) follows: Option<String>,
+    pub(super) estranged: bool,
+    /// Paired mode: the copying and syncing of Redis, which may take minutes.
+    pub(super) rejoining: Option<AbortHandle>,
+    /// When the last question for the lease was sent, and for which tenure.
+    pub(super) asked: Option<(Nonce, BootTime)>,
+    pub(super) reports: mpsc::Sender<(usize, Report)>,
 }
 
 impl Worker {
@@ -190,8 +243,21 @@ impl Worker {
         reports: mpsc::Sender<(usize, Report)>,
     ) -> Self {
         let Equipment { settings, group, boot, store, redis } = equipment;
-        let permitted = None;
-        Self { index, settings, group, boot, store, redis, systemd, permitted, reports }
+        Self {
+            index,
+            settings,
+            group,
+            boot,
+            store,
+            redis,
+            systemd,
+            permitted: None,
+            follows: None,
+            estranged: false,
+            rejoining: None,
+            asked: None,
+            reports,
+        }
     }
 
     /// Works until the supervisor is gone.
@@ -222,18 +288,40 @@ impl Worker {
 
     async fn carry_out(&mut self, order: Order) {
         match order {
-            Order::Check { deadline, primary_silent } => {
+            Order::Check { deadline, primary_silent, primary } => {
+                self.expect_primary(primary);
                 let problems = self.check(deadline, primary_silent).await;
-                self.report(Report::Event(Box::new(Event::Checked { problems }))).await;
+                self.event(Event::Checked { problems }).await;
+                if std::mem::take(&mut self.estranged) {
+                    self.event(Event::Estranged).await;
+                }
             }
+            Order::Inspect { deadline } => {
+                if let Some(seen) = self.inspect(deadline).await {
+                    self.event(seen).await;
+                }
+            }
+            Order::Announce(order) => self.announce(order).await,
+            Order::EndRequest { id, end, text } => self.end_request(id, end, &text).await,
+            Order::HandOver { token, to, lossless, deadline } => {
+                let giving = timeout(deadline, self.hand_over(token, &to, lossless));
+                let outcome = giving.await.unwrap_or_else(|_| {
+                    Outcome::Failed(format!("it took longer than {} s", deadline.as_secs()))
+                });
+                self.event(Event::HandedOver { epoch: token.epoch, outcome }).await;
+            }
+            Order::Rejoin { primary } => self.begin_rejoin(&primary).await,
             Order::Look { deadline } => {
                 // What keeps a standby from taking over says nothing about a node that has.
                 let _problems = self.check(deadline, false).await;
             }
             Order::Acquire { question, asked_by } => {
+                if let Some(rejoining) = self.rejoining.take() {
+                    rejoining.abort();
+                }
                 let nonce = question.nonce;
                 let answer = self.acquire(*question, asked_by).await;
-                self.report(Report::Event(Box::new(Event::Acquired { nonce, answer }))).await;
+                self.event(Event::Acquired { nonce, answer }).await;
             }
             Order::Remember(memory) => {
                 // A step may be repeated if this is lost, which every step allows. Not going on
@@ -259,12 +347,12 @@ impl Worker {
                 };
                 crash_point(&format!("{step}:effect"));
                 let event = Event::StepEnded { epoch: token.epoch, step, outcome };
-                self.report(Report::Event(Box::new(event))).await;
+                self.event(event).await;
             }
             Order::StopUnits { deadline } => {
                 let stopped = self.systemd.stop(&self.group.units, deadline).await;
                 let fault = stopped.err().map(|error| chain(&error));
-                self.report(Report::Event(Box::new(Event::UnitsStopped { fault }))).await;
+                self.event(Event::UnitsStopped { fault }).await;
             }
             Order::Reload(equipment) => self.reload(*equipment),
         }
@@ -275,6 +363,7 @@ impl Worker {
         // The present one knows the last lag, which a dead primary cannot tell any more.
         if group.redis != self.group.redis {
             self.redis = redis;
+            self.follows = None;
         }
         self.permitted = None;
         self.settings = settings;
@@ -331,6 +420,7 @@ impl Worker {
         {
             match sampled {
                 Ok(Ok(sample)) => {
+                    self.estranged = self.follows.is_some() && sample.is_estranged();
                     seen_redis = Some((sample.to_string(), figures(&sample)));
                     if let Err(fault) = gate(&sample, redis.last_lag(), settings) {
                         problems.push(format!("redis: {fault}. {}", fault.remedy()));
@@ -354,33 +444,26 @@ impl Worker {
             ));
         }
         crash_point("acquire:intent");
-        let kind = kind_of(question.cause, asked_by);
-        let heartbeats = match question.cause {
-            Cause::Automatic | Cause::Operator => self
+        let kind = kind_of(question.cause, question.asked_by.clone().or(asked_by));
+        let heartbeats = match (question.cause, question.way) {
+            // Nobody is accused of being silent.
+            (_, Way::Again | Way::Offer) | (Cause::Forced, _) => Vec::new(),
+            (Cause::Automatic | Cause::Operator, Way::Silent | Way::Free) => self
                 .group
                 .bots
                 .iter()
                 .zip(&question.heartbeats)
                 .filter_map(|(bot, value)| Some((bot.clone(), value.clone()?)))
                 .collect(),
-            Cause::Forced => Vec::new(),
         };
         let silent_for_ms = u64::try_from(question.silent_for.as_millis()).unwrap_or(u64::MAX);
-        let summary = match question.cause {
-            Cause::Automatic => format!(
-                "{}: the heartbeats of {} are silent, {} is taking over",
-                self.group.name, self.group.primary, self.settings.node
-            ),
-            Cause::Operator | Cause::Forced => {
-                format!("{}: {} is taking over by order", self.group.name, self.settings.node)
-            }
-        };
+        let summary = self.summary(&question);
         let request = tenure::Acquire {
             group: &self.group,
             nonce: question.nonce,
             kind,
-            way: Way::Silent,
-            ttl: Duration::ZERO,
+            way: question.way,
+            ttl: self.ttl(),
             expected: (&question.expected).into(),
             min_epoch: question.min_epoch,
             seen_at: question.seen_at,
@@ -398,7 +481,10 @@ impl Worker {
                 body: json!({ "summary": summary }),
             },
         };
-        let outcome = self.store.lock().await.acquire(&request).await;
+        let mut store = self.store.lock().await;
+        self.asked = Some((question.nonce, BootTime::now()));
+        let outcome = store.acquire(&request).await;
+        drop(store);
         crash_point("acquire:effect");
         match outcome {
             Ok(AcquireOutcome::Acquired(token) | AcquireOutcome::Already(token)) => {
@@ -420,6 +506,29 @@ impl Worker {
         }
     }
 
+    /// What the store says in its alert about a new tenure.
+    fn summary(&self, question: &Acquire) -> String {
+        let (group, node) = (&self.group.name, &self.settings.node);
+        let holder = question.expected.holder.as_deref().unwrap_or("nobody");
+        match (question.way, question.cause) {
+            (Way::Again, _) => format!("{group}: {node} goes on with the group that it had"),
+            (Way::Offer, _) => format!("{group}: {node} takes what was handed over to it"),
+            (_, Cause::Operator | Cause::Forced) => {
+                format!("{group}: {node} is taking over by order")
+            }
+            (Way::Free, Cause::Automatic) => {
+                format!("{group}: nobody has the group, {node} takes it")
+            }
+            (Way::Silent, Cause::Automatic) if self.group.paired.is_some() => {
+                format!("{group}: {holder} and its bots are silent, {node} is taking over")
+            }
+            (Way::Silent, Cause::Automatic) => format!(
+                "{group}: the heartbeats of {} are silent, {node} is taking over",
+                self.group.primary
+            ),
+        }
+    }
+
     fn remember(&self, memory: &Memory) -> Result<(), files::FileError> {
         let settings = &self.settings;
         let (node, group) = (&settings.node, &self.group.name);
@@ -430,7 +539,7 @@ impl Worker {
 
     async fn attempt(&mut self, token: Token, step: Step, again: bool) -> Outcome {
         match step {
-            Step::Guard => Outcome::NotBegun("there is no guard yet".to_owned()),
+            Step::Guard => self.guard(token).await,
             Step::Fence => self.fence(token).await,
             Step::Promote => self.promote(token, again).await,
             Step::Persist => self.persist(token).await,
@@ -537,11 +646,15 @@ impl Worker {
         }
     }
 
-    async fn remark(&self, text: String) {
+    pub(super) async fn remark(&self, text: String) {
         self.report(Report::Remark(text)).await;
     }
 
-    async fn report(&self, report: Report) {
+    pub(super) async fn event(&self, event: Event) {
+        self.report(Report::Event(Box::new(event))).await;
+    }
+
+    pub(super) async fn report(&self, report: Report) {
         // Nobody listens any more when the process is ending.
         let _ending = self.reports.send((self.index, report)).await;
     }

@@ -8,6 +8,7 @@
 )]
 
 mod acquire;
+mod fencing;
 mod members;
 mod observe;
 mod operator;

@@ -99,8 +99,18 @@ pub enum Asked {
     NoSuchGroup,
 }
 
+/// How a request is doing.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+pub struct RequestState {
+    /// How it ended, if it has.
+    pub end: Option<RequestEnd>,
+    /// Why so, in words.
+    pub text: Option<String>,
+}
+
 /// How a request ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum RequestEnd {
     /// As it was asked.
     Done,
@@ -111,6 +121,12 @@ pub enum RequestEnd {
 }
 
 impl RequestEnd {
+    /// Whether it was carried out.
+    #[must_use]
+    pub const fn is_done(self) -> bool {
+        matches!(self, Self::Done)
+    }
+
     const fn as_str(self) -> &'static str {
         match self {
             Self::Done => "done",
@@ -266,6 +282,25 @@ impl Store {
             (&words, Type::TEXT),
         ];
         self.call("SELECT @schema@.end_request($1, $2, $3, $4)", &params, fail).await
+    }
+
+    /// How a request is doing; `None` if the store does not know it.
+    ///
+    /// # Errors
+    /// If the store did not answer.
+    pub async fn request(
+        &mut self,
+        group: &str,
+        request: Nonce,
+    ) -> Result<Option<RequestState>, StoreError> {
+        let fail = |source| StoreError::Request { group: group.to_owned(), source };
+        let statement = "SELECT (SELECT jsonb_build_object('end', CASE WHEN ended_at IS NULL THEN \
+                         NULL ELSE status END, 'text', text) FROM @schema@.request WHERE id = $1)";
+        let said: Option<serde_json::Value> =
+            self.call(statement, &[(&uuid(request), Type::UUID)], fail).await?;
+        said.map(serde_json::from_value).transpose().map_err(|error| {
+            fail(Fault::Answer { server: "the store".to_owned(), what: error.to_string() })
+        })
     }
 
     /// Runs a statement that answers with one value.

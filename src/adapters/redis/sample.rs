@@ -176,6 +176,17 @@ impl Sample {
         })
     }
 
+    /// Whether it copies another Redis than the configured primary, or none. A Redis that is loading has
+    /// not said yet.
+    #[must_use]
+    pub fn is_estranged(&self) -> bool {
+        match &self.role {
+            _ if self.loading => false,
+            Role::Master => true,
+            Role::Replica(upstream) => upstream.follows == Follows::Other,
+        }
+    }
+
     /// Bytes that the replica lacked at this moment, if the primary could be asked.
     #[must_use]
     pub fn lag_bytes(&self) -> Option<u64> {

@@ -3,8 +3,8 @@
 //! the lease is 23 s.
 
 use super::*;
-use crate::engine::event::{GuardReport, Way};
-use crate::engine::observation::RequestKind;
+use crate::engine::event::GuardReport;
+use crate::engine::observation::{RequestKind, Way};
 use crate::engine::policy::{HAND_OVER_EVERY, HAND_OVER_MAX, Paired};
 
 const OTHER: Nonce = Nonce(7);
