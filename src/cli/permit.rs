@@ -8,6 +8,7 @@ use clap::Args;
 use serde_json::json;
 
 use super::{Said, json as print_json};
+use crate::adapters::guard::names;
 use crate::adapters::polkit::{self, RULE_PATH};
 use crate::config::fault::Faults;
 use crate::config::settings::Settings;
@@ -79,9 +80,11 @@ pub(super) async fn permit(
     .into())
 }
 
-/// The units of all groups.
+/// The units of all groups, and the guards of those that have one.
 pub(super) fn configured(settings: &Settings) -> Vec<String> {
-    settings.groups.iter().flat_map(|group| group.units.iter().cloned()).collect()
+    let guards = settings.groups.iter().filter(|group| group.paired.is_some());
+    let guards = guards.map(|group| names::guard_unit(&group.name));
+    settings.groups.iter().flat_map(|group| group.units.iter().cloned()).chain(guards).collect()
 }
 
 /// The units of the groups that the running daemon has in hand. It refuses a configuration that
@@ -95,7 +98,10 @@ async fn in_hand(settings: &Settings, present: &str) -> Vec<String> {
     };
     let known = configured(settings);
     let in_hand = status.groups.into_iter().filter(|group| group.state != Kind::Standby.name());
-    let units = in_hand.flat_map(|group| group.units).map(|unit| unit.name);
+    let units = in_hand.flat_map(|group| {
+        let guard = names::guard_unit(&group.name);
+        group.units.into_iter().map(|unit| unit.name).chain([guard])
+    });
     units.filter(|unit| !known.contains(unit) && polkit::allows(present, unit)).collect()
 }
 

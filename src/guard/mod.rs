@@ -333,6 +333,8 @@ impl Process {
     fn fence(&mut self, why: Why) {
         let now = BootTime::now();
         self.deadline.strike(now);
+        // The thread says so as well. It is the one that must; this is for a thread that hangs.
+        self.say(notify::FENCE);
         self.fence = Some(now);
         let group = &self.teller.group;
         let text = format!("stops the units of {group}: {}", why.in_words());

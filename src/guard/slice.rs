@@ -12,7 +12,7 @@ use nix::errno::Errno;
 use nix::fcntl::{OFlag, open};
 use nix::sys::signal::{Signal, kill};
 use nix::sys::stat::Mode;
-use nix::unistd::{AccessFlags, Pid, access, read, write};
+use nix::unistd::{Pid, read, write};
 
 /// `cgroup.events` has two lines of a word and a digit.
 const EVENTS_MAX_BYTES: usize = 256;
@@ -41,7 +41,8 @@ impl Slice {
             events: file("cgroup.events")?,
             kill: file("cgroup.kill")?,
         };
-        access(slice.kill.as_c_str(), AccessFlags::W_OK).map_err(|error| {
+        // To open it is the only true test: access(2) knows nothing of capabilities.
+        slice.file(&slice.kill, OFlag::O_WRONLY).map_err(|error| {
             format!(
                 "cannot kill what is in {}: {error}; a guard needs control groups of version 2, \
                  Linux 5.14 or later, and CAP_DAC_OVERRIDE, as understudy-lease@.service gives it",

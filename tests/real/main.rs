@@ -12,6 +12,7 @@ mod beat;
 mod channels;
 mod config;
 mod daemon;
+mod guard;
 mod hook;
 mod monitoring;
 mod package;
