@@ -15,11 +15,13 @@ use crate::adapters::postgres::Store;
 use crate::adapters::postgres::inspect::{GroupInspection, Heartbeats, Inspection};
 use crate::adapters::redis::{Permitted, Redis, gate};
 use crate::adapters::systemd::{Enabled, Systemd};
-use crate::adapters::{alert, hook, polkit};
+use crate::adapters::{alert, guard, hook, polkit};
 use crate::config::fault::Faults;
-use crate::config::settings::{Group, PairedTimers, Settings};
+use crate::config::settings::{Group, Paired, PairedTimers, Settings};
 use crate::control::protocol::{Request, Response};
 use crate::control::{ControlError, ask};
+use crate::engine::liveness::seconds;
+use crate::engine::observation::Member;
 use crate::error::chain;
 use crate::runtime::files;
 use crate::web;
@@ -127,6 +129,10 @@ pub(super) async fn check(
         units(&mut report, group, &mut systemd).await;
         redis(&mut report, group).await;
         fence(&mut report, group);
+        if let Some(paired) = &group.paired {
+            bonds(&mut report, &settings, group, &mut systemd).await;
+            nodes(&mut report, &settings, group, paired).await;
+        }
     }
     report.said(json)
 }
@@ -440,7 +446,9 @@ async fn units(report: &mut Report, group: &Group, systemd: &mut Systemd) {
             continue;
         }
         report.ok(&about, state.to_string());
-        if matches!(state.enabled, Enabled::Enabled | Enabled::EnabledRuntime) {
+        let at_boot = matches!(state.enabled, Enabled::Enabled | Enabled::EnabledRuntime);
+        // In paired mode its gate refuses that.
+        if at_boot && group.paired.is_none() {
             report.warning(
                 &about,
                 format!("{unit} starts at boot: a standby that reboots would run a second copy"),
@@ -450,6 +458,85 @@ async fn units(report: &mut Report, group: &Group, systemd: &mut Systemd) {
         if state.needs_reload {
             let text = format!("{unit} was changed on disk, systemd knows the old version");
             report.warning(&about, text, "systemctl daemon-reload");
+        }
+    }
+}
+
+/// Whether the units end with the guard and start with it only.
+async fn bonds(report: &mut Report, settings: &Settings, group: &Group, systemd: &mut Systemd) {
+    let about = format!("{} guard", group.name);
+    let units = timeout(PATIENCE, systemd.stopping(&group.units)).await;
+    let kill_after = settings.paired.kill_after();
+    match units {
+        Ok(Ok(units)) => {
+            let unbound: Vec<_> =
+                units.iter().flat_map(|it| guard::unbound(it, &group.name, kill_after)).collect();
+            if unbound.is_empty() {
+                report.ok(&about, "the units start and end with the guard of the lease");
+            }
+            for why in unbound {
+                let remedy = format!("as root: understudy protect {}", group.name);
+                report.fault(&about, why, remedy);
+            }
+        }
+        Ok(Err(error)) => report.fault(&about, chain(&error), "is systemd running here?"),
+        Err(_) => report.fault(&about, "systemd does not answer", "look at PID 1"),
+    }
+    if let Some(broken) = guard::glass::broken(&settings.runtime_dir, &group.name) {
+        let text = format!("{} broke the glass: {}", broken.by, broken.reason);
+        let remedy = format!("understudy gate {} --mend", group.name);
+        report.warning(&about, text + "; units start without a lease", remedy);
+    }
+    match guard::state(&settings.runtime_dir, &group.name).await {
+        Ok(guard) => {
+            let epoch = guard.epoch.map_or("none".to_owned(), |epoch| epoch.to_string());
+            report.ok(&about, format!("it is {} here, epoch {epoch}", guard.state.name()));
+        }
+        Err(guard::GuardError::NotRunning { .. }) => {
+            report.ok(&about, "none runs here: this node does not have the group");
+        }
+        Err(error) => {
+            let remedy = format!("systemctl status {}", guard::names::guard_unit(&group.name));
+            report.fault(&about, chain(&error), remedy);
+        }
+    }
+}
+
+/// Whether the other nodes are there, and could run the group.
+async fn nodes(report: &mut Report, settings: &Settings, group: &Group, paired: &Paired) {
+    let about = format!("{} nodes", group.name);
+    let read = async {
+        let mut store = super::store(settings)?;
+        store.observe().await
+    };
+    // What is wrong with the store is said where the store is looked at.
+    let Ok(Ok(reading)) = timeout(PATIENCE, read).await else { return };
+    let place = settings.groups.iter().position(|other| other.name == group.name);
+    let Some(Ok(now)) = place.and_then(|place| reading.groups.into_iter().nth(place)) else {
+        return;
+    };
+    for node in paired.nodes.iter().filter(|node| **node != settings.node) {
+        let age = |member: &Member| Duration::from_millis(member.age_ms.unsigned_abs());
+        match now.members.iter().find(|member| member.node == *node) {
+            None => report.warning(
+                &about,
+                format!("{node} was never heard of"),
+                "install understudy there, with this configuration",
+            ),
+            Some(member) if age(member) > super::REPORT_AGE_MAX => report.warning(
+                &about,
+                format!("{node} was last heard of {} ago", seconds(age(member))),
+                format!("on {node}: systemctl status understudy"),
+            ),
+            Some(_) if now.lease.holder.as_ref() == Some(node) => {
+                report.ok(&about, format!("{node} has the group"));
+            }
+            Some(member) if member.ready => report.ok(&about, format!("{node} is ready")),
+            Some(member) => report.warning(
+                &about,
+                format!("{node} could not run the group: {}", member.problems.join("; ")),
+                format!("on {node}: understudy check"),
+            ),
         }
     }
 }

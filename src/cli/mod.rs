@@ -245,6 +245,10 @@ fn group<'a>(settings: &'a Settings, name: Option<&str>) -> Result<&'a Group, Re
     }
 }
 
+/// How old a node's report may be, by the store's clock, before a command calls it silent. The nodes
+/// themselves go by whether it changes.
+const REPORT_AGE_MAX: Duration = Duration::from_secs(15);
+
 /// A connection to the store for one command. A person can wait longer than the daemon's loop.
 fn store(settings: &Settings) -> Result<Store, StoreError> {
     const PATIENCE: Duration = Duration::from_secs(5);

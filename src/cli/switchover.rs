@@ -11,7 +11,7 @@ use serde_json::json;
 use tokio::time::sleep;
 use uuid::Uuid;
 
-use super::{Refused, Said, group, json as print_json, person, print, store};
+use super::{REPORT_AGE_MAX, Refused, Said, group, json as print_json, person, print, store};
 use crate::adapters::postgres::Store;
 use crate::adapters::postgres::paired::{Ask, Asked, RequestState};
 use crate::config::settings::{Group, Paired, Settings};
@@ -25,10 +25,6 @@ const LOOK_EVERY: Duration = Duration::from_millis(200);
 
 /// How long all of it may take before this command stops watching. The order stands on.
 const WATCH_MAX: Duration = Duration::from_secs(300);
-
-/// How old a node's report may be, by the store's clock, for it to be called silent here. The nodes
-/// themselves go by whether it changes.
-const REPORT_AGE_MAX: Duration = Duration::from_secs(15);
 
 #[derive(Debug, Args)]
 pub(super) struct Arguments {

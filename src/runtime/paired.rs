@@ -53,6 +53,29 @@ impl Worker {
         }
     }
 
+    /// What keeps the units from ending with the guard: without that, nobody may take the group by
+    /// itself.
+    pub(super) async fn unbound(&mut self, deadline: Duration) -> Vec<String> {
+        if self.group.paired.is_none() {
+            return Vec::new();
+        }
+        let kill_after = self.settings.paired.kill_after();
+        let group = &self.group.name;
+        match timeout(deadline, self.systemd.stopping(&self.group.units)).await {
+            Ok(Ok(units)) => {
+                let unbound: Vec<_> =
+                    units.iter().flat_map(|it| guard::unbound(it, group, kill_after)).collect();
+                if unbound.is_empty() {
+                    return unbound;
+                }
+                let why = unbound.join("; ");
+                vec![format!("not protected: {why}. As root: `understudy protect {group}`")]
+            }
+            Ok(Err(error)) => vec![format!("systemd: {}", chain(&error))],
+            Err(_) => vec!["systemd does not say how the units stop".to_owned()],
+        }
+    }
+
     // ---- hand-over ----
 
     /// Writes an order into the store, if it is not there yet, and that it has begun. If it cannot be

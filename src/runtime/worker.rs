@@ -414,6 +414,7 @@ impl Worker {
             Ok(Err(error)) => problems.push(format!("systemd: {}", chain(&error))),
             Err(_) => problems.push(no_answer("systemd", deadline)),
         }
+        problems.extend(self.unbound(deadline).await);
         let mut seen_redis = None;
         if let (Some(sampled), Some(redis), Some(settings)) =
             (redis, &self.redis, &self.group.redis)

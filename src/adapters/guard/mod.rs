@@ -20,6 +20,7 @@ use tokio::net::UnixStream;
 use tokio::net::unix::OwnedReadHalf;
 use tokio::time::timeout;
 
+use crate::adapters::systemd::protection::Stopping;
 use crate::adapters::systemd::{Systemd, SystemdError};
 use crate::engine::observation::Token;
 use protocol::{Question, Released, Report};
@@ -132,6 +133,27 @@ pub async fn release(
         Released::Released(epoch) => Ok(epoch),
         Released::Error(text) => Err(GuardError::Refused(text)),
     }
+}
+
+/// Why a unit would not end with the guard, or could start without it; empty if it is bound as it must
+/// be. `kill_after` is how long a fence waits before it kills.
+#[must_use]
+pub fn unbound(unit: &Stopping, group: &str, kill_after: Duration) -> Vec<String> {
+    let guard = names::guard_unit(group);
+    let gated = unit.conditions.iter().any(|command| {
+        command.iter().any(|word| word == "gate") && command.last().is_some_and(|it| it == group)
+    });
+    let in_time = unit.timeout_stop.is_some_and(|each| each * unit.phases() <= kill_after);
+    let bonds = [
+        (unit.binds_to.contains(&guard), format!("BindsTo={guard} is missing")),
+        (unit.after.contains(&guard), format!("After={guard} is missing")),
+        (gated, format!("ExecCondition= does not ask `understudy gate {group}`")),
+        (unit.slice == names::slice_unit(group), format!("it is in {}", unit.slice)),
+        (in_time, "it may take longer to stop than a fence waits".to_owned()),
+        (unit.sends_sigkill, "SendSIGKILL= is no".to_owned()),
+    ];
+    let missing = bonds.into_iter().filter(|(is, _)| !is);
+    missing.map(|(_, why)| format!("{}: {why}", unit.unit)).collect()
 }
 
 /// Listens to how the guard is: at once, after each granted renewal and at each change.
