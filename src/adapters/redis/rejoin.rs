@@ -49,7 +49,7 @@ pub struct Rejoin<'a> {
     pub upstream: &'a Host,
     /// Directory of the copies.
     pub copies: &'a Path,
-    /// How long the replica may show no progress; `None` means [a minute](STALL_MAX).
+    /// How long the replica may show no progress; `None` means a minute.
     pub stall_max: Option<Duration>,
 }
 
