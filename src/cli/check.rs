@@ -13,7 +13,9 @@ use tokio::time::timeout;
 use super::{Said, json as print_json, permit};
 use crate::adapters::postgres::Store;
 use crate::adapters::postgres::inspect::{GroupInspection, Heartbeats, Inspection};
-use crate::adapters::redis::{Permitted, Redis, gate};
+use crate::adapters::redis::{
+    Attachable, LinkState, Permission, Permitted, Redis, RedisError, Role, gate,
+};
 use crate::adapters::systemd::{Enabled, Systemd};
 use crate::adapters::{alert, guard, hook, polkit};
 use crate::config::fault::Faults;
@@ -127,7 +129,7 @@ pub(super) async fn check(
     for group in &settings.groups {
         takeover(&mut report, group, &settings.paired);
         units(&mut report, group, &mut systemd).await;
-        redis(&mut report, group).await;
+        redis(&mut report, group, &settings).await;
         fence(&mut report, group);
         if let Some(paired) = &group.paired {
             bonds(&mut report, &settings, group, &mut systemd).await;
@@ -541,47 +543,97 @@ async fn nodes(report: &mut Report, settings: &Settings, group: &Group, paired: 
     }
 }
 
-async fn redis(report: &mut Report, group: &Group) {
+async fn redis(report: &mut Report, group: &Group, node: &Settings) {
     let Some(settings) = &group.redis else { return };
     let about = format!("{} redis", group.name);
     let inspected = async {
         let mut redis = Redis::new(settings)?;
         let inspection = redis.inspect(&group.name).await?;
-        Ok::<_, crate::adapters::redis::RedisError>((inspection, redis))
+        Ok::<_, RedisError>((inspection, redis))
     };
-    let (inspection, redis) = match timeout(PATIENCE, inspected).await {
+    let (inspection, mut redis) = match timeout(PATIENCE, inspected).await {
         Ok(Ok(inspected)) => inspected,
         Ok(Err(error)) => return report.fault(&about, chain(&error), error.remedy()),
         Err(_) => return report.fault(&about, "does not answer", "is it overloaded?"),
     };
     match gate(&inspection.sample, redis.last_lag(), settings) {
         Ok(()) => report.ok(&about, inspection.sample.to_string()),
+        // In paired mode that is what it is on the node that has the group.
+        Err(_) if group.paired.is_some() && inspection.sample.role == Role::Master => {
+            report.ok(&about, inspection.sample.to_string());
+        }
         Err(fault) => report.fault(&about, fault.to_string(), fault.remedy()),
     }
-    for permission in &inspection.permissions {
-        match &permission.permitted {
-            Permitted::Yes => {}
-            Permitted::No { text } => report.fault(
-                &about,
-                format!("{} may not use {}: {text}", inspection.user, permission.command),
-                "give the ACL user that command",
-            ),
-            Permitted::Unknown => report.warning(
-                &about,
-                format!("cannot tell whether {} may use {}", inspection.user, permission.command),
-                "give the ACL user +acl|dryrun",
-            ),
-        }
-    }
+    permissions(report, &about, &inspection.user, &inspection.permissions);
     for risk in &inspection.risks {
         report.warning(&about, risk.to_string(), risk.remedy());
     }
-    if settings.primary.is_none() && group.paired.is_none() {
+    if group.paired.is_some() {
+        let others = settings.nodes.iter().filter(|(name, _)| **name != node.node);
+        let others: Vec<_> = others.map(|(_, host)| host.clone()).collect();
+        let copies = files::copies_path(&node.state_dir);
+        match timeout(PATIENCE, redis.attachable(&others, &copies)).await {
+            Ok(Ok(attachable)) => rejoin(report, &about, &attachable),
+            Ok(Err(error)) => report.fault(&about, chain(&error), error.remedy()),
+            Err(_) => report.fault(&about, "does not answer", "is it overloaded?"),
+        }
+    } else if settings.primary.is_none() {
         report.warning(
             &about,
             "its lag is not known, as `primary` is not configured",
             "set primary = \"HOST:PORT\" so that the lag is sampled while the primary lives",
         );
+    }
+}
+
+fn permissions(report: &mut Report, about: &str, user: &str, permissions: &[Permission]) {
+    for permission in permissions {
+        let command = &permission.command;
+        match &permission.permitted {
+            Permitted::Yes => {}
+            Permitted::No { text } => report.fault(
+                about,
+                format!("{user} may not use {command}: {text}"),
+                "give the ACL user that command",
+            ),
+            Permitted::Unknown => report.warning(
+                about,
+                format!("cannot tell whether {user} may use {command}"),
+                "give the ACL user +acl|dryrun",
+            ),
+        }
+    }
+}
+
+/// Whether it could follow the Redis of another node, should that become the primary.
+fn rejoin(report: &mut Report, about: &str, attachable: &Attachable) {
+    permissions(report, about, &attachable.user, &attachable.permissions);
+    if let Some(version) = &attachable.too_old {
+        let text =
+            format!("redis {version} cannot pause writes, so it can never follow another node");
+        report.fault(about, text, "upgrade redis to 6.2 or later");
+    }
+    match &attachable.copy {
+        Ok(()) => report.ok(about, "its data could be saved before it follows another node"),
+        Err(fault) => report.fault(about, chain(fault), fault.remedy()),
+    }
+    for (address, link) in &attachable.links {
+        match link {
+            LinkState::Open => {
+                report.ok(about, format!("would be let in as a replica by {address}"))
+            }
+            LinkState::Closed(fault) => report.fault(about, chain(fault), fault.remedy()),
+            LinkState::Hidden => report.warning(
+                about,
+                format!("cannot tell whether it would be let in as a replica by {address}"),
+                "give the ACL user +config|get",
+            ),
+            LinkState::Unknown(error) => report.warning(
+                about,
+                format!("cannot tell whether it could follow {address}: {}", chain(error)),
+                error.remedy(),
+            ),
+        }
     }
 }
 

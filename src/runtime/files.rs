@@ -63,6 +63,12 @@ pub fn environment_path(runtime_dir: &Path, group: &str) -> PathBuf {
     runtime_dir.join(format!("{group}.env"))
 }
 
+/// Where copies of data sets go that a Redis had before it followed another one.
+#[must_use]
+pub fn copies_path(state_dir: &Path) -> PathBuf {
+    state_dir.join("copies")
+}
+
 /// A memory as it stands on disk.
 #[derive(Debug, Serialize, Deserialize)]
 struct StoredMemory {

@@ -7,6 +7,8 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio::time::{sleep, timeout};
 
+use super::files;
+use super::files;
 use super::worker::{Report, Worker};
 use crate::adapters::guard::tenure::Tenure;
 use crate::adapters::guard::{self, GuardError};
@@ -231,7 +233,7 @@ impl Worker {
             return;
         };
         let group = self.group.name.clone();
-        let copies = self.settings.state_dir.join("copies");
+        let copies = files::copies_path(&self.settings.state_dir);
         let (index, reports) = (self.index, self.reports.clone());
         let task = tokio::spawn(async move {
             let request =

@@ -10,7 +10,6 @@ use thiserror::Error;
 use super::connection::{Connection, RedisError, name};
 use super::copy::{self, CopyFault};
 use super::inspect::{Permission, Permitted, permissions};
-use super::sample::Sample;
 use super::{Redis, info, rejoin};
 use crate::config::secret::Secret;
 use crate::config::settings::{self, Host, Tls};
@@ -45,6 +44,8 @@ pub enum LinkState {
     Open,
     /// It would not.
     Closed(LinkFault),
+    /// We may not see how it would log in.
+    Hidden,
     /// That one cannot be asked.
     Unknown(RedisError),
 }
@@ -111,7 +112,7 @@ impl LinkFault {
 
 impl Redis {
     /// Tells whether this Redis could follow each of `others` after its data were saved in `copies`;
-    /// changes nothing but that it makes that directory.
+    /// changes nothing.
     ///
     /// # Errors
     /// If the local Redis does not answer.
@@ -136,7 +137,7 @@ impl Redis {
         Ok(Attachable {
             user: self.local.user().to_owned(),
             permissions,
-            copy: copy_would_fit(copies, &sample),
+            copy: copy::would_fit(copies, sample.server.memory_bytes),
             too_old: (!rejoin::pauses_writes(&sample)).then_some(sample.server.version),
             links,
         })
@@ -151,31 +152,23 @@ impl Redis {
         if let Err(error) = info(&mut upstream).await {
             return Ok(LinkState::Unknown(error));
         }
-        let fault = link_fault(&mut self.local, &mut upstream, other, &self.settings).await?;
-        Ok(fault.map_or(LinkState::Open, LinkState::Closed))
+        link_state(&mut self.local, &mut upstream, other, &self.settings).await
     }
 }
 
-fn copy_would_fit(directory: &Path, sample: &Sample) -> Result<(), CopyFault> {
-    copy::make(directory)
-        .map_err(|source| CopyFault::Directory { path: directory.to_owned(), source })?;
-    copy::room(directory, sample.server.memory_bytes)
-}
-
-/// Why `local` would not get through to `upstream`, which is known to answer us. `None` also if it
-/// cannot be found out, because we may not read the settings of `local`.
-pub(super) async fn link_fault(
+/// Whether `local` would get through to `upstream`, which is known to answer us.
+pub(super) async fn link_state(
     local: &mut Connection,
     upstream: &mut Connection,
     at: &Host,
     settings: &settings::Redis,
-) -> Result<Option<LinkFault>, RedisError> {
-    let Some(login) = login(local).await? else { return Ok(None) };
+) -> Result<LinkState, RedisError> {
+    let Some(login) = login(local).await? else { return Ok(LinkState::Hidden) };
     let address = upstream.address().to_owned();
     let encrypted = matches!((at, &settings.tls), (Host::Tcp(..), Tls::Verify { .. }));
     // A server without TLS does not know the setting.
     if login.tls.is_some_and(|tls| tls != encrypted) || (login.tls.is_none() && encrypted) {
-        return Ok(Some(LinkFault::Encryption { address, encrypted }));
+        return Ok(LinkState::Closed(LinkFault::Encryption { address, encrypted }));
     }
     let user = login.user.clone().unwrap_or_else(|| "default".to_owned());
     let as_replica = settings::Redis {
@@ -187,13 +180,13 @@ pub(super) async fn link_fault(
         Ok(_) => None,
         Err(RedisError::Login { text, .. }) => Some(text),
         Err(RedisError::Refused { code, text, .. }) => Some(format!("{code} {text}")),
-        // Not known; the link itself will tell.
-        Err(_) => return Ok(None),
+        Err(error) => return Ok(LinkState::Unknown(error)),
     };
     if let Some(text) = refusal {
-        return Ok(Some(LinkFault::Login { address, user, text }));
+        return Ok(LinkState::Closed(LinkFault::Login { address, user, text }));
     }
-    not_permitted(upstream, address, user).await
+    let fault = not_permitted(upstream, address, user).await;
+    Ok(fault.map_or(LinkState::Open, LinkState::Closed))
 }
 
 /// Which command of a replica its user may not use, as far as we may ask.
@@ -201,17 +194,17 @@ async fn not_permitted(
     upstream: &mut Connection,
     address: String,
     user: String,
-) -> Result<Option<LinkFault>, RedisError> {
+) -> Option<LinkFault> {
     let rehearse = |words: &&[&str]| cmd("ACL").arg("DRYRUN").arg(&user).arg(*words).to_owned();
     let rehearsals = REPLICA_COMMANDS.iter().map(rehearse).collect::<Vec<_>>();
-    let Ok(verdicts) = upstream.ask(&rehearsals).await else { return Ok(None) };
+    let verdicts = upstream.ask(&rehearsals).await.ok()?;
     for (words, verdict) in REPLICA_COMMANDS.iter().zip(verdicts) {
         if let Permitted::No { text } = super::inspect::dry_run(verdict) {
             let command = words[0].to_owned();
-            return Ok(Some(LinkFault::NotPermitted { address, user, command, text }));
+            return Some(LinkFault::NotPermitted { address, user, command, text });
         }
     }
-    Ok(None)
+    None
 }
 
 /// How a replica logs in.

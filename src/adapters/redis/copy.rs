@@ -241,11 +241,17 @@ pub(super) fn earlier(directory: &Path, group: &str, state: &State) -> Option<Ke
     })
 }
 
+/// Whether a copy could be made now, without making so much as its directory: who asks may be another
+/// user, to whom it would belong then.
+pub(super) fn would_fit(directory: &Path, memory_bytes: u64) -> Result<(), CopyFault> {
+    let place = directory.ancestors().find(|path| path.is_dir()).unwrap_or(directory);
+    writable(place)
+        .map_err(|source| CopyFault::Directory { path: directory.to_owned(), source })?;
+    room(place, memory_bytes)
+}
+
 /// Whether a data set that takes `bytes` would fit.
-///
-/// # Errors
-/// Why not.
-pub(super) fn room(directory: &Path, bytes: u64) -> Result<(), CopyFault> {
+fn room(directory: &Path, bytes: u64) -> Result<(), CopyFault> {
     let fail = |source: io::Error| CopyFault::Directory { path: directory.to_owned(), source };
     let disk = nix::sys::statvfs::statvfs(directory).map_err(|error| fail(error.into()))?;
     let free = disk.blocks_available().saturating_mul(disk.fragment_size());
@@ -257,8 +263,12 @@ pub(super) fn room(directory: &Path, bytes: u64) -> Result<(), CopyFault> {
 }
 
 /// Makes the directory, for its owner alone: copies are as secret as the data.
-pub(super) fn make(directory: &Path) -> io::Result<()> {
+fn make(directory: &Path) -> io::Result<()> {
     fs::DirBuilder::new().recursive(true).mode(0o700).create(directory)?;
+    writable(directory)
+}
+
+fn writable(directory: &Path) -> io::Result<()> {
     nix::unistd::access(directory, nix::unistd::AccessFlags::W_OK).map_err(io::Error::from)
 }
 

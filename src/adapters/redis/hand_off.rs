@@ -185,16 +185,7 @@ impl Redis {
             self.wait_until_level(request, &mut replica, &mut pause, began, &mut progress).await;
         match &handed_off {
             Ok(_) => self.pause = Some(pause),
-            Err(_) => {
-                if let Err(error) = pause::end(&mut self.local).await {
-                    let (error, redis) = (crate::error::chain(&error), self.address());
-                    tracing::warn!(
-                        error,
-                        redis,
-                        "writes stay paused on this redis for half a minute"
-                    );
-                }
-            }
+            Err(_) => self.end_pause().await,
         }
         handed_off
     }

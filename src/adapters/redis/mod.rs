@@ -4,9 +4,11 @@
 //! acts on it and reads the effect back, [`Redis::persist`] makes it last across a restart, and
 //! [`Redis::inspect`] tells `understudy check` what would go wrong. The other way round,
 //! [`Redis::hand_off`] lets a replica get everything before its master steps down, and
-//! [`Redis::rejoin`] makes a former master a replica, after what it alone has was copied. Every call
-//! has a deadline; whether a failed one is tried again is decided by the caller, for which each error
-//! says `retryable()`.
+//! [`Redis::rejoin`] makes a former master a replica, after what it alone has was copied;
+//! [`Redis::attachable`] is its rehearsal.
+//!
+//! Every call has a deadline, or ends without progress; whether a failed one is tried again is
+//! decided by the caller, for which each error says `retryable()`.
 
 mod attach;
 mod connection;

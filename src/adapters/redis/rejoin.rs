@@ -15,7 +15,7 @@ use redis::{FromRedisValue, Value, cmd};
 use thiserror::Error;
 use tokio::time::{MissedTickBehavior, interval, sleep};
 
-use super::attach::{self, LinkFault};
+use super::attach::{self, LinkFault, LinkState};
 use super::connection::{Connection, RedisError, name};
 use super::copy::{self, CopyFault, Kept};
 use super::pause::{self, Pause};
@@ -49,7 +49,7 @@ pub struct Rejoin<'a> {
     pub upstream: &'a Host,
     /// Directory of the copies.
     pub copies: &'a Path,
-    /// How long the replica may show no progress; `None` means [a minute](STALL_MAX).
+    /// How long the replica may show no progress; `None` means a minute.
     pub stall_max: Option<Duration>,
 }
 
@@ -394,12 +394,15 @@ impl Redis {
         if !in_sync(&local, attached) {
             // Found out now, as afterwards its data would be gone and nothing would come instead.
             let (ours, at) = (&mut self.local, request.upstream);
-            let fault = attach::link_fault(ours, &mut upstream, at, &self.settings).await?;
-            if let Some(fault) = fault {
+            let link = attach::link_state(ours, &mut upstream, at, &self.settings).await?;
+            if let LinkState::Closed(fault) = link {
                 return Err(RejoinFault::Link(fault));
             }
         }
         if way == Way::Nothing {
+            // An earlier call may have died with the writes paused, and then nothing comes in from the
+            // master either.
+            self.end_pause().await;
             let before = Before::Attached;
             return self.settle(request, &mut upstream, before, &mut progress).await;
         }
@@ -411,15 +414,22 @@ impl Redis {
         crash_point("rejoin:pause:effect");
         let attached = self.attach(request, &mut upstream, &mut pause, &mut progress).await;
         // A replica refuses writes by itself, and a pause would also stop what its master sends.
-        if let Err(error) = pause::end(&mut self.local).await {
-            tracing::warn!(
-                error = %chain(&error), redis = self.address(),
-                "writes stay paused on this redis for half a minute"
-            );
-        }
+        self.end_pause().await;
         let before = attached?;
         crash_point("rejoin:unpause:effect");
         self.settle(request, &mut upstream, before, &mut progress).await
+    }
+
+    /// Lets writes go on; if that fails, the pause ends by itself.
+    pub(super) async fn end_pause(&mut self) {
+        if let Err(error) = pause::end(&mut self.local).await {
+            let (error, redis) = (chain(&error), self.address());
+            tracing::warn!(
+                error,
+                redis,
+                "writes stay paused on this redis for half a minute at most"
+            );
+        }
     }
 
     /// Samples both, and refuses a master that cannot be followed.

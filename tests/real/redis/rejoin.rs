@@ -215,9 +215,8 @@ async fn a_client_that_writes_meanwhile_waits_and_is_then_refused() {
     assert_follows(&old, &new);
 }
 
-#[tokio::test]
-async fn another_replica_that_was_ahead_of_the_promoted_one_is_copied_although_its_master_is_dead()
-{
+/// A replica that was promoted, and another one of the same dead master that had more: `only-here`.
+async fn after_a_failover_to_one_that_was_behind() -> (Redis, Redis) {
     let mut dead = Redis::start();
     dead.fill(100);
     dead.run::<String>("ACL SETUSER copier on >secret +psync +replconf +ping");
@@ -236,6 +235,13 @@ async fn another_replica_that_was_ahead_of_the_promoted_one_is_copied_although_i
     ahead.wait_until_link_is_down();
     adapter(&new.settings()).promote(GROUP, EPOCH, false).await.unwrap();
     new.run::<String>("SET only-there yes");
+    (ahead, new)
+}
+
+#[tokio::test]
+async fn another_replica_that_was_ahead_of_the_promoted_one_is_copied_although_its_master_is_dead()
+{
+    let (ahead, new) = after_a_failover_to_one_that_was_behind().await;
     let copies = Copies::new();
     let (rejoined, _) = rejoin(&ahead, &new, &copies).await.unwrap();
     let copy = load(&copied(&rejoined).path);
@@ -252,6 +258,17 @@ async fn another_replica_that_was_ahead_of_the_promoted_one_is_copied_although_i
     let (rejoined, _) = rejoin(&level, &ahead, &copies).await.unwrap();
     assert_eq!(rejoined.before, Before::Contained);
     level.kill();
+}
+
+#[tokio::test]
+async fn killed_when_a_replica_was_detached_for_its_copy_it_goes_on() {
+    let (ahead, new) = after_a_failover_to_one_that_was_behind().await;
+    let copies = Copies::new();
+    killed_at("rejoin:detach:effect", &ahead, &new, &copies);
+    assert_eq!(ahead.run::<String>("GET only-here"), "yes");
+    let (rejoined, _) = rejoin(&ahead, &new, &copies).await.unwrap();
+    assert_eq!(load(&copied(&rejoined).path).run::<String>("GET only-here"), "yes");
+    assert_follows(&ahead, &new);
 }
 
 #[tokio::test]
@@ -495,16 +512,23 @@ async fn clients_do_not_wait_for_one_that_was_killed() {
 
 // ---- rights, encryption, sockets ----
 
-/// What docs/redis.md says.
-const RIGHTS: &str = "ACL SETUSER understudy on >secret resetkeys ~understudy:* -@all +ping +info +role \
-                      +replicaof +slaveof +config|rewrite +config|get +acl|dryrun +set +get \
-                      +pubsub|numsub +psync +replconf +client|pause +client|unpause";
+/// Makes the user that docs/redis.md describes.
+fn make_user(redis: &Redis) {
+    let manual = include_str!("../../../docs/redis.md").lines();
+    let commands: Vec<_> =
+        manual.filter_map(|line| line.strip_prefix("    ACL SETUSER understudy")).collect();
+    assert_eq!(commands.len(), 2, "one for each mode");
+    for rights in commands {
+        let rights = rights.replace("PASSWORD", "secret");
+        redis.run::<String>(&format!("ACL SETUSER understudy{rights}"));
+    }
+}
 
 #[tokio::test]
 async fn a_user_with_just_the_rights_that_we_ask_for_can_rejoin_over_a_socket() {
     let (old, new) = after_a_failover(Redis::with()).await;
     for redis in [&old, &new] {
-        redis.run::<String>(RIGHTS);
+        make_user(redis);
     }
     let copies = Copies::new();
     let settings = settings::Redis { address: old.socket(), ..acl_user(&old) };
@@ -522,11 +546,12 @@ async fn a_user_with_just_the_rights_that_we_ask_for_can_rejoin_over_a_socket() 
 #[tokio::test]
 async fn each_missing_right_is_foreseen_and_gives_nothing_up() {
     let (old, new) = after_a_failover(Redis::with()).await;
-    new.run::<String>(RIGHTS);
+    make_user(&new);
     let rights = ["psync", "replconf", "client|pause", "replicaof"];
     for right in rights {
         old.run::<String>("ACL SETUSER understudy reset");
-        old.run::<String>(&format!("{RIGHTS} -{right}"));
+        make_user(&old);
+        old.run::<String>(&format!("ACL SETUSER understudy -{right}"));
         let copies = Copies::new();
         let mut redis = adapter(&acl_user(&old));
         let attachable = redis.attachable(&[], &copies.path()).await.unwrap();
@@ -582,6 +607,9 @@ fn assert_follows_encrypted(old: &Redis, new: &Redis) {
 async fn what_a_rejoin_would_stumble_over_is_foreseen() {
     let (old, new) = after_a_failover(Redis::with()).await;
     let copies = Copies::new();
+    let fits = adapter(&old.settings()).attachable(&[], &copies.path()).await.unwrap();
+    assert!(fits.copy.is_ok(), "{fits:?}");
+    assert!(!copies.path().exists(), "who asks may be another user");
     let _disk = SmallDisk::mount(&copies.path(), "size=8m");
     let silent = Host::Tcp("127.0.0.1".to_owned(), free_port());
     let locked = Redis::with().password("other").start();
@@ -599,6 +627,77 @@ async fn what_a_rejoin_would_stumble_over_is_foreseen() {
     assert!(matches!(new.1, LinkState::Closed(LinkFault::Login { .. })), "{new:?}");
     assert!(matches!(silent.1, LinkState::Unknown(RedisError::Connect { .. })), "{silent:?}");
     assert!(matches!(locked.1, LinkState::Unknown(RedisError::Login { .. })), "{locked:?}");
+}
+
+/// What `understudy check` says about the Redis of a group in paired mode on node `a`, as a level and a
+/// text each.
+fn check(state_dir: &Path, a: &Redis, b: &Redis) -> Vec<(String, String)> {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("understudy.toml");
+    let text = format!(
+        "node = \"a\"\nstate_dir = {state_dir:?}\nruntime_dir = {:?}\n\
+         [store]\nhosts = [\"127.0.0.1:{}\"]\ndatabase = \"none\"\n\
+         [group.trading]\nbots = [\"bot\"]\nunits = [\"bot.service\"]\n\
+         mode = \"paired\"\nnodes = [\"a\", \"b\"]\n\
+         [group.trading.redis]\naddress = \"127.0.0.1:{}\"\n\
+         nodes = {{ a = \"127.0.0.1:{}\", b = \"127.0.0.1:{}\" }}\n",
+        dir.path(),
+        free_port(),
+        a.port,
+        a.port,
+        b.port
+    );
+    std::fs::write(&file, text).unwrap();
+    let said = Command::new(env!("CARGO_BIN_EXE_understudy"))
+        .args(["check", "--json", "--config"])
+        .arg(&file)
+        .env("DBUS_SYSTEM_BUS_ADDRESS", "unix:path=/nonexistent")
+        .output()
+        .unwrap();
+    let lines: serde_json::Value = serde_json::from_slice(&said.stdout)
+        .unwrap_or_else(|error| panic!("{error}: {}", String::from_utf8_lossy(&said.stderr)));
+    let lines = lines.as_array().unwrap().iter();
+    let text = |line: &serde_json::Value, key: &str| line[key].as_str().unwrap_or("").to_owned();
+    lines
+        .filter(|line| line["about"] == "trading redis")
+        .map(|line| (text(line, "level"), text(line, "text") + " → " + &text(line, "remedy")))
+        .collect()
+}
+
+#[test]
+fn check_says_whether_the_redis_of_a_node_could_follow_another() {
+    let b = Redis::start();
+    b.fill(100);
+    let a = Redis::with().replica_of(&b).start();
+    a.wait_until_in_sync();
+    let state = tempfile::tempdir().unwrap();
+    let says = |level: &str, words: &str| {
+        let lines = check(state.path(), &a, &b);
+        let found = lines.iter().any(|(l, text)| l == level && text.contains(words));
+        assert!(found, "no {level} with {words:?} in {lines:#?}");
+        lines
+    };
+    says("ok", "its data could be saved");
+    let lines = says("ok", &format!("would be let in as a replica by 127.0.0.1:{}", b.port));
+    assert!(lines.iter().all(|(level, _)| level != "fault"), "{lines:#?}");
+    assert!(!state.path().join("copies").exists(), "a check changes nothing");
+    // On the node that has the group the same lines matter: it may be the next to come back.
+    let lines = check(state.path(), &b, &a);
+    assert!(lines.iter().all(|(level, _)| level != "fault"), "{lines:#?}");
+
+    a.run::<String>("CONFIG SET masterauth stale");
+    // A server that asks for no password refuses one.
+    says("fault", "does not let in the user default");
+    b.run::<String>("ACL SETUSER copier on >right +psync +replconf +ping");
+    a.run::<String>("CONFIG SET masteruser copier");
+    says("fault", "does not let in the user copier");
+    a.run::<String>("CONFIG SET masterauth right");
+    says("ok", "would be let in");
+    a.run::<String>("ACL SETUSER default -psync");
+    says("fault", "default may not use PSYNC");
+    a.run::<String>("ACL SETUSER default +psync");
+    let _disk = SmallDisk::mount(&state.path().join("copies"), "size=4m");
+    says("fault", "4 MiB left");
 }
 
 // ---- hostile servers ----
