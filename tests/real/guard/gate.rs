@@ -40,7 +40,7 @@ async fn without_a_lease_nothing_starts_whoever_wants_it() {
     );
     done(&rig.host, "systemctl daemon-reload; systemctl start bot.timer wants");
     until("the timer to have fired", || {
-        rig.property("bot.timer", "LastTriggerUSec") != ""
+        !rig.property("bot.timer", "LastTriggerUSec").is_empty()
             && rig.property("bot.timer", "ActiveState") != "failed"
     });
     until("jobs to be over", || {
