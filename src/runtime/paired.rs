@@ -8,7 +8,6 @@ use tokio::sync::mpsc;
 use tokio::time::{sleep, timeout};
 
 use super::files;
-use super::files;
 use super::worker::{Report, Worker};
 use crate::adapters::guard::tenure::Tenure;
 use crate::adapters::guard::{self, GuardError};
