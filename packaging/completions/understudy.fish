@@ -133,6 +133,7 @@ complete -c understudy -n "__fish_understudy_using_subcommand permit" -s h -l he
 complete -c understudy -n "__fish_understudy_using_subcommand protect" -l config -d 'Configuration file; `FILE.d/*.toml` beside it are read too' -r -F
 complete -c understudy -n "__fish_understudy_using_subcommand protect" -l undo -d 'Remove what was written'
 complete -c understudy -n "__fish_understudy_using_subcommand protect" -l print -d 'Show what would be written'
+complete -c understudy -n "__fish_understudy_using_subcommand protect" -l gate-only -d 'Write the gate alone, on the primary of a group in observed mode: units do not start there while another node has the group'
 complete -c understudy -n "__fish_understudy_using_subcommand protect" -l no-reload -d 'Do not have systemd read it. It does so at the next reload or boot; units that run are not looked at'
 complete -c understudy -n "__fish_understudy_using_subcommand protect" -l json -d 'Print JSON, for programs'
 complete -c understudy -n "__fish_understudy_using_subcommand protect" -s h -l help -d 'Print help (see more with \'--help\')'
@@ -140,6 +141,7 @@ complete -c understudy -n "__fish_understudy_using_subcommand gate" -l break-gla
 complete -c understudy -n "__fish_understudy_using_subcommand gate" -l runtime-dir -d 'Where the guard answers' -r -F
 complete -c understudy -n "__fish_understudy_using_subcommand gate" -l config -d 'Configuration file; `FILE.d/*.toml` beside it are read too' -r -F
 complete -c understudy -n "__fish_understudy_using_subcommand gate" -l mend -d 'Take that back. Units that run without a lease are stopped'
+complete -c understudy -n "__fish_understudy_using_subcommand gate" -l store -d 'Ask the store instead of a guard: in observed mode, on the primary, which has none'
 complete -c understudy -n "__fish_understudy_using_subcommand gate" -l json -d 'Print JSON, for programs'
 complete -c understudy -n "__fish_understudy_using_subcommand gate" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c understudy -n "__fish_understudy_using_subcommand lease" -l config -d 'Configuration file; `FILE.d/*.toml` beside it are read too' -r -F

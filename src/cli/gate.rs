@@ -2,6 +2,7 @@
 //! fails closed: whatever it cannot find out is a no.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::Args;
 use serde_json::json;
@@ -10,10 +11,15 @@ use super::{Refused, Said, json as print_json, person_at};
 use crate::adapters::guard::glass::{self, Broken};
 use crate::adapters::guard::protocol::Report;
 use crate::adapters::guard::{GuardError, names, pass};
+use crate::adapters::postgres::Store;
 use crate::config::check_name;
+use crate::config::settings::Settings;
 use crate::engine::guard::Standing;
 use crate::error::chain;
 use crate::telemetry::{self, Notable, logging::About};
+
+/// How long the store may take, a connection included. A unit that starts waits for it.
+const STORE_DEADLINE: Duration = Duration::from_secs(5);
 
 #[derive(Debug, Args)]
 pub(super) struct Arguments {
@@ -28,13 +34,19 @@ pub(super) struct Arguments {
     /// Take that back. Units that run without a lease are stopped.
     #[arg(long, conflicts_with = "break_glass")]
     mend: bool,
+    /// Ask the store instead of a guard: in observed mode, on the primary, which has none.
+    ///
+    /// Units may start while the store says that the primary has the group. It needs a copy of the
+    /// standby's configuration, with `node` written.
+    #[arg(long, conflicts_with_all = ["break_glass", "mend"])]
+    pub(super) store: bool,
     /// Where the guard answers.
     #[arg(long, value_name = "DIR", default_value = "/run/understudy")]
     runtime_dir: PathBuf,
 }
 
 pub(super) async fn gate(arguments: &Arguments, json: bool) -> anyhow::Result<Said> {
-    let Arguments { group, break_glass, mend, runtime_dir } = arguments;
+    let Arguments { group, break_glass, mend, runtime_dir, store: _ } = arguments;
     check_name(group).map_err(|fault| Refused(format!("{group:?} is {fault}")))?;
     if let Some(reason) = break_glass {
         return break_it(arguments, reason, json);
@@ -65,6 +77,45 @@ pub(super) async fn gate(arguments: &Arguments, json: bool) -> anyhow::Result<Sa
         return Ok(Said { text: print_json(&said)?, code });
     }
     Ok(say(group, refusal, broken.as_ref())?)
+}
+
+/// As [`gate`], for a primary in observed mode.
+pub(super) async fn gate_by_store(
+    settings: anyhow::Result<Settings>,
+    arguments: &Arguments,
+    json: bool,
+) -> anyhow::Result<Said> {
+    let Arguments { group, runtime_dir, .. } = arguments;
+    let broken = glass::broken(runtime_dir, group);
+    let holder = async { holder(&settings?, group).await };
+    let refusal = match holder.await {
+        Ok((primary, Some(holder))) if holder == primary => None,
+        Ok((_, Some(holder))) => Some(format!("{holder} has the group")),
+        Ok((_, None)) => Some("nobody has the group".to_owned()),
+        Err(error) => Some(format!("nobody can tell who has the group: {}", chain(error.as_ref()))),
+    };
+    if json {
+        let code = u8::from(refusal.is_some() && broken.is_none());
+        let said = json!({
+            "group": group, "open": code == 0, "break_glass": broken, "reason": refusal,
+        });
+        return Ok(Said { text: print_json(&said)?, code });
+    }
+    Ok(say(group, refusal, broken.as_ref())?)
+}
+
+/// The primary of a group in observed mode, and who has it.
+async fn holder(settings: &Settings, name: &str) -> anyhow::Result<(String, Option<String>)> {
+    let group = super::group(settings, Some(name))?;
+    if group.paired.is_some() {
+        let text = format!("{name} is in paired mode, where units ask the guard; omit --store");
+        return Err(Refused(text).into());
+    }
+    let groups = std::slice::from_ref(group);
+    let mut store = Store::new(&settings.store, &settings.node, STORE_DEADLINE, groups)?;
+    let read = tokio::time::timeout(STORE_DEADLINE, store.observe()).await?;
+    let observation = read?.groups.into_iter().next().transpose()?;
+    Ok((group.primary.clone(), observation.and_then(|observation| observation.lease.holder)))
 }
 
 /// Says in the journal, or to the person, what is worth it. A gate that opens is silent.

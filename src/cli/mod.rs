@@ -128,7 +128,7 @@ enum Command {
     /// Say whether units of a group may start on this node, and exit with 0 if so. Units ask this.
     ///
     /// Asks the guard and nobody else, and answers within a second. Whatever it cannot find out is a
-    /// no. Reads no configuration.
+    /// no. Reads no configuration, unless --store is said.
     Gate(gate::Arguments),
     /// Renew the lease of a group, and stop its units when that fails. systemd runs this.
     ///
@@ -171,7 +171,9 @@ pub struct Refused(pub String);
 /// If it cannot do what it was asked for; [`exit_code`] knows the code for it.
 pub async fn run(options: Options) -> anyhow::Result<Said> {
     let Options { config, json, command } = options;
-    if let Command::Gate(arguments) = &command {
+    if let Command::Gate(arguments) = &command
+        && !arguments.store
+    {
         // Whether a unit starts must not depend on a file that is being edited.
         return gate::gate(arguments, json).await;
     }
@@ -204,7 +206,9 @@ pub async fn run(options: Options) -> anyhow::Result<Said> {
         Command::History(arguments) => history::history(&settings?, &arguments, json).await,
         Command::Protect(arguments) => protect::protect(&settings?, &arguments, json).await,
         Command::Lease(arguments) => lease::lease(&settings?, &arguments).await,
-        Command::Gate(arguments) => gate::gate(&arguments, json).await,
+        Command::Gate(arguments) => {
+            gate::gate_by_store(settings.map_err(Into::into), &arguments, json).await
+        }
     }
 }
 

@@ -33,6 +33,10 @@ pub(super) struct Arguments {
     /// Show what would be written.
     #[arg(long, conflicts_with = "undo")]
     print: bool,
+    /// Write the gate alone, on the primary of a group in observed mode: units do not start there while
+    /// another node has the group.
+    #[arg(long, conflicts_with = "undo")]
+    gate_only: bool,
     /// Do not have systemd read it. It does so at the next reload or boot; units that run are not
     /// looked at.
     #[arg(long)]
@@ -54,6 +58,9 @@ pub(super) async fn protect(
         change(&mut systemd, &gone(&removed), arguments.no_reload, None).await?;
         return said(group, "removed", &removed, json);
     }
+    if arguments.gate_only {
+        return gate_only(&mut systemd, settings, group, arguments, json).await;
+    }
     if group.paired.is_none() {
         let text = format!(
             "group {name} is in observed mode, in which nothing renews a lease; write mode = \"paired\" \
@@ -67,13 +74,41 @@ pub(super) async fn protect(
     refuse_unfit(&protection, &units, arguments.no_reload || arguments.print)?;
     let drop_ins = drop_ins(unit_dir, &protection, &units);
     if arguments.print {
-        let shown = drop_ins.iter().map(|it| format!("# {}\n{}\n", it.path.display(), it.text));
-        return Ok(shown.collect::<String>().into());
+        return Ok(shown(&drop_ins).into());
     }
     let wanted: Vec<_> = drop_ins.iter().map(|it| (it.path.clone(), Some(&*it.text))).collect();
     change(&mut systemd, &wanted, arguments.no_reload, Some(&protection)).await?;
     let paths: Vec<_> = drop_ins.into_iter().map(|it| it.path).collect();
     said(group, "written", &paths, json)
+}
+
+/// Writes what a primary in observed mode can have.
+async fn gate_only(
+    systemd: &mut Systemd,
+    settings: &Settings,
+    group: &Group,
+    arguments: &Arguments,
+    json: bool,
+) -> anyhow::Result<Said> {
+    if group.paired.is_some() {
+        let text = format!("{} is in paired mode: omit --gate-only", group.name);
+        return Err(Refused(text).into());
+    }
+    let protection = protection(settings, group)?;
+    let units = services(group)?;
+    let drop_ins: Vec<_> =
+        units.iter().map(|unit| protection.of_gated_unit(Path::new(UNIT_DIR), unit)).collect();
+    if arguments.print {
+        return Ok(shown(&drop_ins).into());
+    }
+    let wanted: Vec<_> = drop_ins.iter().map(|it| (it.path.clone(), Some(&*it.text))).collect();
+    change(systemd, &wanted, arguments.no_reload, None).await?;
+    let paths: Vec<_> = drop_ins.into_iter().map(|it| it.path).collect();
+    said(group, "written", &paths, json)
+}
+
+fn shown(drop_ins: &[DropIn]) -> String {
+    drop_ins.iter().map(|it| format!("# {}\n{}\n", it.path.display(), it.text)).collect()
 }
 
 fn protection(settings: &Settings, group: &Group) -> io::Result<Protection> {
@@ -279,6 +314,12 @@ fn said(group: &Group, what: &str, paths: &[PathBuf], json: bool) -> anyhow::Res
         ("removed", true) => format!("{}: nothing was there\n", group.name),
         ("removed", false) => {
             format!("{}: units start on this node without a lease from now on\n", group.name)
+        }
+        _ if group.paired.is_none() => {
+            format!(
+                "{0}: units start on this node while {1} has the group\n",
+                group.name, group.primary
+            )
         }
         _ => format!("{}: units start on this node with the lease only\n", group.name),
     };

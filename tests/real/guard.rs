@@ -9,6 +9,7 @@
 mod gate;
 mod layers;
 mod loss;
+mod package;
 mod protect;
 mod release;
 mod rig;

@@ -103,6 +103,20 @@ impl Protection {
         DropIn { path: path(unit_dir, unit), text }
     }
 
+    /// The drop-in of a unit on a primary in observed mode, which only asks who has the group.
+    #[must_use]
+    pub fn of_gated_unit(&self, unit_dir: &Path, unit: &str) -> DropIn {
+        let text = format!(
+            "{}[Service]\n\
+             # While another node has the group it does not start.\n\
+             ExecCondition=+{} gate --store {}\n",
+            self.head(),
+            specifierless(&self.program),
+            self.group,
+        );
+        DropIn { path: path(unit_dir, unit), text }
+    }
+
     fn head(&self) -> String {
         format!(
             "# Made by `understudy protect {group}`: do not edit.\n\

@@ -118,6 +118,35 @@ async fn it_is_for_paired_mode_only() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_primary_in_observed_mode_can_have_the_gate_alone() {
+    let mut rig = Rig::of_group("trading").await;
+    let text = format!(
+        "node = \"b\"\n[store]\nhosts = [\"127.0.0.1:{}\"]\ndatabase = \"postgres\"\n\
+         user = \"postgres\"\ntls = \"off\"\n[group.trading]\nbots = [\"equity\"]\n\
+         units = [\"bot.service\"]\nprimary = \"a\"\naccept_dual_active = true\n",
+        rig.postgres.port()
+    );
+    write(&rig.host, "/etc/understudy/understudy.toml", &text);
+    rig.lease("a").await;
+    done(&rig.host, "understudy protect --gate-only");
+    done(&rig.host, "systemctl start bot");
+    assert_eq!(rig.property("bot.service", "ActiveState"), "active", "{}", rig.journal());
+    done(&rig.host, "systemctl stop bot");
+    rig.lease("b").await;
+    rig.shell("systemctl start bot");
+    assert_eq!(rig.property("bot.service", "ActiveState"), "inactive");
+    assert!(rig.journal().contains("does not start: b has the group"), "{}", rig.journal());
+    rig.lease("a").await;
+    rig.postgres.freeze();
+    rig.shell("systemctl start bot");
+    assert_eq!(rig.property("bot.service", "ActiveState"), "inactive");
+    assert!(rig.journal().contains("nobody can tell who has the group"), "{}", rig.journal());
+    rig.postgres.thaw();
+    done(&rig.host, "understudy protect --undo");
+    assert!(drop_ins(&rig).is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn units_hard_to_name_are_guarded() {
     let rig = Rig::of_group("1-a_b--c").await;
     rig.protect();

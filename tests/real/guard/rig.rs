@@ -18,7 +18,7 @@ use understudy::time::BootTime;
 
 use crate::support::bus::Container;
 use crate::support::postgres::Postgres;
-use crate::support::stage::{done, printed, shell, write};
+use crate::support::stage::{FIRST, bare_host, done, install, printed, shell, write};
 use crate::support::wait::until;
 
 /// Short timers, so that a test takes seconds.
@@ -65,6 +65,31 @@ impl Rig {
         rig
     }
 
+    /// With the package instead of the bare program.
+    pub async fn of_package() -> Self {
+        let postgres = Postgres::start().await;
+        postgres.create_bot_status().await;
+        let rig = Self { host: bare_host("a"), postgres, group: "trading".to_owned() };
+        install(&rig.host, FIRST);
+        rig.furnish();
+        done(
+            &rig.host,
+            "install -d -o understudy -g understudy /run/understudy /var/lib/understudy",
+        );
+        done(&rig.host, "systemctl daemon-reload; understudy setup");
+        rig.protect();
+        rig
+    }
+
+    /// What the tests need besides the program.
+    fn furnish(&self) {
+        write(&self.host, "/usr/local/lib/bot.pl", BOT);
+        fs::create_dir(self.host.root.join("beats")).unwrap();
+        self.bot("bot", "polite", "");
+        self.bot("other", "polite", "");
+        self.configure("");
+    }
+
     fn install(&self) {
         let host = &self.host;
         let program = host.root.join("usr/bin/understudy");
@@ -75,11 +100,7 @@ impl Rig {
             let text = fs::read_to_string(here.join(unit)).unwrap();
             write(host, &format!("/lib/systemd/system/{unit}"), &text);
         }
-        write(host, "/usr/local/lib/bot.pl", BOT);
-        fs::create_dir(host.root.join("beats")).unwrap();
-        self.bot("bot", "polite", "");
-        self.bot("other", "polite", "");
-        self.configure("");
+        self.furnish();
         done(host, "useradd --system understudy; chgrp -R understudy /etc/understudy");
         done(host, "install -d -o understudy -g understudy /run/understudy /var/lib/understudy");
         done(host, "mkdir -p /etc/understudy/credentials; systemctl daemon-reload");
