@@ -437,6 +437,9 @@ impl Engine {
         if let Some(text) = self.held() {
             return (false, text);
         }
+        if let Some(why) = self.may_be_alive(&observation.lease) {
+            return (false, why);
+        }
         if !force && let Some(why) = self.speaks_against(now, observation) {
             return (false, why);
         }

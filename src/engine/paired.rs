@@ -72,6 +72,23 @@ impl Engine {
         Some(Blocker { obstacle, text })
     }
 
+    /// Whether the holder's units may run still, by its own timers, so that not even a person may have
+    /// the group: a takeover now would be a second copy for as long as the first takes to stop.
+    pub(super) fn may_be_alive(&self, lease: &Lease) -> Option<String> {
+        let paired = self.policy.paired.as_ref()?;
+        let holder = lease.holder.as_deref().filter(|_| self.way(lease) == Way::Silent)?;
+        let window = paired.least_window(lease);
+        let since = self.watch.lease_since().filter(|_| !lease.ttl.is_zero())?;
+        (!self.watch.lease_is_silent(window)).then(|| {
+            format!(
+                "{holder} was seen to renew its lease {} ago, so its units may run. `understudy \
+                 switchover` moves the group while it lives; if it is dead, ask again in {}",
+                seconds(self.last_turn.since(since)),
+                seconds((since + window).since(self.last_turn))
+            )
+        })
+    }
+
     /// Whether the lease names this node, which does not run the group, and somebody runs it all the
     /// same: not by this lease.
     pub(super) fn contested(&self) -> Option<Epoch> {

@@ -118,10 +118,15 @@ impl Paired {
             .iter()
             .take_while(|other| other.as_str() != node)
             .filter(|other| lease.holder.as_ref() != Some(*other));
-        // A tenth more: the holder's clock may be that much slower than ours.
-        let theirs = lease.ttl + lease.ttl / 10;
         let rank = u32::try_from(before.count()).unwrap_or(u32::MAX);
-        self.window.max(theirs) + (self.renew * 3).saturating_mul(rank)
+        self.least_window(lease) + (self.renew * 3).saturating_mul(rank)
+    }
+
+    /// How long the lease must be unchanged until no unit of its holder can be alive.
+    #[must_use]
+    pub fn least_window(&self, lease: &Lease) -> Duration {
+        // A tenth more: the holder's clock may be that much slower than ours.
+        self.window.max(lease.ttl + lease.ttl / 10)
     }
 }
 

@@ -568,12 +568,20 @@ fn redis_is_made_to_follow_a_primary_that_is_there() {
 }
 
 #[test]
-fn a_failover_on_demand_of_a_holder_that_renews_needs_force() {
+fn not_even_by_force_is_a_holder_taken_over_that_may_be_alive() {
     let mut stage = Stage::standby();
     stage.pass(60, true, false);
+    for force in [false, true] {
+        let refused = stage.failover(force);
+        assert!(matches!(&refused[..], [Action::Answer { accepted: false, text, .. }]
+            if text.contains("switchover")));
+    }
+    stage.pass(22, false, true);
+    assert!(matches!(&stage.failover(true)[..], [Action::Answer { accepted: false, .. }]));
+    stage.pass(2, false, true);
     let refused = stage.failover(false);
     assert!(matches!(&refused[..], [Action::Answer { accepted: false, text, .. }]
-        if text.contains("renews its lease")));
+        if text.contains("does not look dead")));
     stage.failover(true);
     assert_eq!(asks(&stage.answer_check()), Some(Way::Silent));
 }
