@@ -10,6 +10,7 @@ mod check;
 mod explain;
 mod failover;
 mod gate;
+mod health;
 mod history;
 mod lease;
 mod orders;
@@ -41,8 +42,8 @@ use crate::control::ControlError;
     name = "understudy",
     version,
     after_help = "Exit codes: 0 done; 1 refused or failed; 2 wrong usage; 69 the database or the \
-                  daemon cannot be reached; 78 faults in the configuration. `check` exits with 0 \
-                  (ok), 1 (warnings) or 2 (faults), as monitoring plugins do."
+                  daemon cannot be reached; 78 faults in the configuration. `check` and \
+                  `health` exit with 0 (ok), 1 (warnings) or 2 (faults), as monitoring plugins do."
 )]
 pub struct Options {
     /// Configuration file; `FILE.d/*.toml` beside it are read too.
@@ -72,7 +73,12 @@ enum Command {
     /// Find out whether a failover would work: configuration, database, heartbeats, Redis, units.
     ///
     /// Changes nothing. Each line is ok, warning or FAULT, with what to do about it.
-    Check,
+    Check(check::Arguments),
+    /// Show what the checks of [check.NAME] say: score, groups, and what is not green.
+    ///
+    /// Checks are measured by the daemon, which tells people when a level changes. They never cause
+    /// or delay a failover.
+    Health(health::Arguments),
     /// Show who has each group, the heartbeats and what would happen next.
     Status,
     /// Say why a group would be taken over now, or why not: the daemon's own decision, in words.
@@ -186,7 +192,8 @@ pub async fn run(options: Options) -> anyhow::Result<Said> {
         _ => Settings::load(&config),
     };
     match command {
-        Command::Check => check::check(settings, &config, json).await,
+        Command::Check(arguments) => check::check(settings, &config, &arguments, json).await,
+        Command::Health(arguments) => health::health(&settings?, &arguments, json).await,
         Command::Permit(arguments) => permit::permit(settings, &arguments, json).await,
         Command::Run => run::run(settings?, config).await,
         Command::Setup(arguments) => setup::setup(&settings?, &arguments, json).await,

@@ -27,10 +27,13 @@
 //!    know it, and until the default in the file is the true one.
 
 mod channel;
+mod check;
+mod check_kind;
 mod document;
 pub mod fault;
 pub mod load;
 mod paired;
+pub mod monitoring;
 pub mod secret;
 mod section;
 pub mod settings;

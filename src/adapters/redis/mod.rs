@@ -18,6 +18,7 @@ mod hand_off;
 mod inspect;
 mod pause;
 mod rejoin;
+pub mod probe;
 mod sample;
 mod transfer;
 mod wire;
