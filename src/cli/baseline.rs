@@ -50,8 +50,10 @@ pub(super) struct SaveArguments {
 }
 
 #[derive(Debug, Args)]
-#[command(after_help = "Exit codes: 0 no check is further than LIMIT standard deviations from its \
-    baseline; 1 some are.")]
+#[command(
+    after_help = "Exit codes: 0 no check is further than LIMIT standard deviations from its \
+    baseline; 1 some are."
+)]
 pub(super) struct CompareArguments {
     /// Name of the baseline.
     #[arg(value_parser = name)]
@@ -147,11 +149,11 @@ async fn compare(
     }
     let present = archive.figures(arguments.over).await?;
     let (mut lines, mut far) = (Vec::new(), 0);
-    let mut text = format!("{:<32} {:>12} {:>12} {:>9} {:>7}\n", "check", "baseline", "now", "apart", "sd");
+    let mut text =
+        format!("{:<32} {:>12} {:>12} {:>9} {:>7}\n", "check", "baseline", "now", "apart", "sd");
     for was in &saved {
         let is = present.iter().find(|is| is.name == was.name).map(|is| is.baseline.mean);
-        let (percent, deviations) =
-            is.map_or((None, None), |is| was.baseline.distance(is));
+        let (percent, deviations) = is.map_or((None, None), |is| was.baseline.distance(is));
         let is_far = deviations.is_some_and(|count| count.abs() > arguments.limit);
         far += usize::from(is_far);
         let shown = |value| number::show(value, &was.suffix);

@@ -6,8 +6,8 @@ use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use humantime::format_duration;
 use clap::Args;
+use humantime::format_duration;
 use serde::Serialize;
 use tokio::time::timeout;
 

@@ -15,10 +15,10 @@ use crate::config::settings::Settings;
 use crate::control::protocol::{Request, Response};
 use crate::control::{ControlError, ask};
 use crate::engine::liveness::seconds;
+use crate::files;
 use crate::monitor::health::{self, Health};
 use crate::monitor::level::Level;
 use crate::monitor::tracker::{Rule, Tracker};
-use crate::files;
 use crate::runtime::monitor::{Prober, Tools, measure_once, shown};
 use crate::time::BootTime;
 

@@ -5,6 +5,7 @@
 //! `docs/operations.md`.
 
 mod alert;
+mod baseline;
 mod beat;
 mod check;
 mod explain;
@@ -28,6 +29,7 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 
+use crate::adapters::postgres::archive::ArchiveError;
 use crate::adapters::postgres::{Store, StoreError};
 use crate::config::fault::Faults;
 use crate::config::settings::{Group, Settings};
@@ -88,6 +90,9 @@ enum Command {
     /// The daemon records what it saw and decided in its state directory. Changes nothing, and needs
     /// neither the daemon nor the database. Exits with 1 if a decision comes out differently.
     Replay(replay::Arguments),
+    /// Save what checks are like when all is well, and compare with it later.
+    #[command(subcommand)]
+    Baseline(baseline::Command),
     /// Take a group over now, because its primary is known to be dead.
     ///
     /// Refuses while the heartbeats move, unless forced. For a primary that is alive, stop its bots
@@ -193,6 +198,7 @@ pub async fn run(options: Options) -> anyhow::Result<Said> {
     };
     match command {
         Command::Check(arguments) => check::check(settings, &config, &arguments, json).await,
+        Command::Baseline(command) => baseline::baseline(&settings?, command, json).await,
         Command::Health(arguments) => health::health(&settings?, &arguments, json).await,
         Command::Permit(arguments) => permit::permit(settings, &arguments, json).await,
         Command::Run => run::run(settings?, config).await,
@@ -220,7 +226,7 @@ pub async fn run(options: Options) -> anyhow::Result<Said> {
 pub fn exit_code(error: &anyhow::Error) -> u8 {
     if error.is::<Faults>() || error.is::<permit::Unconfigured>() {
         78
-    } else if error.is::<StoreError>() || error.is::<ControlError>() {
+    } else if error.is::<StoreError>() || error.is::<ControlError>() || error.is::<ArchiveError>() {
         69
     } else {
         1

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::check_kind::{self, KEYS_OF_SOME_KIND, KINDS};
 use super::load::{self, Surroundings, hours, millis, mins, plain, secs, span};
-use super::monitoring::{AlertFrom, Check, HostMeasure, Monitoring, Probe, Server};
+use super::monitoring::{AlertFrom, Check, HostMeasure, Keeping, Monitoring, Probe, Server};
 use super::section::{Count, Section, Setting, Span};
 use super::settings::{Group, Host, Redis, Store};
 use super::values;
@@ -52,11 +52,24 @@ const GAP_INTERVALS: u32 = 3;
 /// Redis answers at once, or is not well.
 const REDIS_CALL: Duration = secs(5);
 
+/// Often enough for a report; a kill -9 loses as much.
+const FLUSH: Span = span(mins(5), millis(100), hours(1));
+
+/// Two weeks: a baseline over one of them, and the one before to compare with.
+const KEEP: Span = span(hours(14 * 24), hours(24), hours(400 * 24));
+
+/// A year and a month, so that a month can be compared with the same one of last year.
+const KEEP_HOURS: Span = span(hours(400 * 24), hours(24), hours(3_650 * 24));
+
+/// A weekend of five hundred checks at 30 s.
+const SPOOL_BYTES: Count = Count { default: 64 << 20, least: 1 << 10, most: 1 << 36 };
+
 /// What checks take over from `[monitor]`.
 struct Defaults {
     interval: Setting<Duration>,
     deadline: Setting<Duration>,
     recover: Setting<Duration>,
+    baseline: Setting<String>,
 }
 
 /// Reads everything about the monitoring.
@@ -66,10 +79,14 @@ pub(super) fn monitoring(
     groups: &[Group],
     around: &Surroundings,
 ) -> Monitoring {
-    let defaults = root.table("monitor", |section| Defaults {
-        interval: section.duration("interval", INTERVAL),
-        deadline: section.duration("deadline", DEADLINE),
-        recover: section.duration("recover_for", SUSTAIN),
+    let (defaults, keeping) = root.table("monitor", |section| {
+        let defaults = Defaults {
+            interval: section.duration("interval", INTERVAL),
+            deadline: section.duration("deadline", DEADLINE),
+            recover: section.duration("recover_for", SUSTAIN),
+            baseline: section.text("baseline", "default", values::label),
+        };
+        (defaults, keeping(section))
     });
     let lists = root.named_tables("list", LISTS_MAX, |name, section| {
         let what = "list the items, like [\"BTCUSDT\", \"ETHUSDT\"]";
@@ -87,9 +104,29 @@ pub(super) fn monitoring(
             "there are {} checks with all items of their lists, but at most {CHECKS_MAX} are allowed",
             checks.len()
         ));
-        return Monitoring { checks: Vec::new(), servers };
+        return Monitoring { checks: Vec::new(), servers, keeping };
     }
-    Monitoring { checks, servers }
+    Monitoring { checks, servers, keeping }
+}
+
+fn keeping(section: &mut Section<'_>) -> Keeping {
+    let enabled = section.boolean("store", true);
+    let flush = section.duration("flush", FLUSH);
+    let samples = section.duration("keep", KEEP);
+    let hours = section.duration("keep_hours", KEEP_HOURS);
+    let spool_bytes = section.count("spool_max_bytes", SPOOL_BYTES);
+    section.relation(
+        hours.value >= samples.value,
+        &[&hours.origin, &samples.origin],
+        "keep_hours must be at least keep: the sums by the hour are what is left of samples",
+    );
+    Keeping {
+        enabled: enabled.value,
+        flush: flush.value,
+        samples: samples.value,
+        hours: hours.value,
+        spool_bytes: spool_bytes.value,
+    }
 }
 
 /// What all checks may refer to.
@@ -208,12 +245,11 @@ fn template(name: &str, section: &mut Section<'_>, common: &Common<'_>) -> Vec<C
 }
 
 fn check(name: &str, section: &mut Section<'_>, item: Option<&str>, common: &Common<'_>) -> Check {
-    let Defaults { interval: base_interval, deadline: base_deadline, recover: base_recover } =
-        &common.defaults;
+    let base = &common.defaults;
     let kind = section.needed_choice("kind", check_kind::Kind::Host, &KINDS);
     let group = section.text("group", "general", |text| values::label(&fill(text, item)));
-    let interval = section.duration("interval", INTERVAL).or_inherit(base_interval);
-    let deadline = section.duration("deadline", DEADLINE).or_inherit(base_deadline);
+    let interval = section.duration("interval", INTERVAL).or_inherit(&base.interval);
+    let deadline = section.duration("deadline", DEADLINE).or_inherit(&base.deadline);
     let short = Setting { value: deadline.value.min(interval.value), ..deadline.clone() };
     section.relation(
         !deadline.is_written() || deadline.value <= interval.value,
@@ -222,9 +258,9 @@ fn check(name: &str, section: &mut Section<'_>, item: Option<&str>, common: &Com
     );
     let sustain = section.duration("for", SUSTAIN);
     let recover = section.duration("recover_for", SUSTAIN);
-    let recover = match (recover.is_written(), base_recover.is_written()) {
+    let recover = match (recover.is_written(), base.recover.is_written()) {
         (true, _) => recover.value,
-        (false, true) => base_recover.value,
+        (false, true) => base.recover.value,
         // As long as it takes to be called bad: neither is news for a moment.
         (false, false) => sustain.value,
     };
@@ -238,6 +274,7 @@ fn check(name: &str, section: &mut Section<'_>, item: Option<&str>, common: &Com
     let on_fault = section.choice("on_fault", Some(Level::Red), &faults);
     let weight = section.count("weight", WEIGHT);
     let runbook = section.text_if_written("runbook", |text| values::label(&fill(text, item)));
+    let baseline = section.text("baseline", base.baseline.value.clone(), values::label);
     let alerts =
         [("yellow", AlertFrom::Yellow), ("red", AlertFrom::Red), ("never", AlertFrom::Never)];
     let alert = section.choice("alert", AlertFrom::Yellow, &alerts);
@@ -265,6 +302,7 @@ fn check(name: &str, section: &mut Section<'_>, item: Option<&str>, common: &Com
             gap: interval.value * GAP_INTERVALS + short.value,
             suffix: suffix.value,
         },
+        baseline: baseline.value,
         weight: u32::try_from(weight.value).unwrap_or(u32::MAX),
         runbook: runbook.value,
         alert: alert.value,

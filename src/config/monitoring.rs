@@ -17,6 +17,42 @@ pub struct Monitoring {
     /// The servers that checks ask, by name: those of `[server.NAME]`, the store as `store`, and the
     /// Redis of each group under the group's name.
     pub servers: BTreeMap<String, Server>,
+    /// What becomes of what was measured.
+    pub keeping: Keeping,
+}
+
+/// What becomes of what was measured.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Keeping {
+    /// Whether it is kept in the store at all.
+    pub enabled: bool,
+    /// How often it is brought there.
+    pub flush: Duration,
+    /// How long samples are kept.
+    pub samples: Duration,
+    /// How long sums by the hour are kept.
+    pub hours: Duration,
+    /// How much is kept on disk while the store is away, in bytes.
+    pub spool_bytes: u64,
+}
+
+impl Keeping {
+    /// How long samples are kept, in whole days.
+    #[must_use]
+    pub fn days(&self) -> i32 {
+        whole_days(self.samples)
+    }
+
+    /// How long sums by the hour are kept, in whole days.
+    #[must_use]
+    pub fn hours_days(&self) -> i32 {
+        whole_days(self.hours)
+    }
+}
+
+/// A day that has begun is kept whole.
+fn whole_days(span: Duration) -> i32 {
+    i32::try_from(span.as_secs().div_ceil(86_400)).unwrap_or(i32::MAX)
 }
 
 /// A server that checks ask.
@@ -41,6 +77,8 @@ pub struct Check {
     pub deadline: Duration,
     /// What decides about its level.
     pub rule: Rule,
+    /// Name of the baseline that its conditions mean.
+    pub baseline: String,
     /// How much it counts in the score.
     pub weight: u32,
     /// What to do about it: a link, or where to look.

@@ -12,11 +12,14 @@
 //! ```
 //!
 //! [`window`] makes rates and percentiles of the last samples, [`plugin`] and [`exposition`] read
-//! what plugins and exporters print, [`number`] reads and writes numbers with units.
+//! what plugins and exporters print, [`number`] reads and writes numbers with units, [`archive`] gathers
+//! samples to be kept, and [`baseline`] is what they are compared with.
 //!
 //! To add a kind of check: a variant of `settings::Probe`, its keys in `config/check.rs`, what
 //! measures it in an adapter, and its arm in `runtime/monitor/prober.rs`.
 
+pub mod archive;
+pub mod baseline;
 pub mod exposition;
 pub mod health;
 pub mod level;

@@ -4,13 +4,14 @@
 //! condition = test { " or " test }
 //! test      = [ "growth" ] compare bound
 //! compare   = ">" | ">=" | "<" | "<=" | "==" | "!="
-//! bound   = number [ "%" ] | ( "baseline" | "start" ) [ "." figure ] [ ( "+" | "-" ) number [ "%" ] ]
+//! bound     = number [ "%" ] | ( "baseline" | "start" ) [ "." figure ] [ shift ]
+//! shift     = ( "+" | "-" ) number [ "%" | "sd" ]
 //! figure    = "mean" | "min" | "max" | "p1" … "p99"
 //! ```
 //!
 //! `growth` is the change over an hour; with a percent sign, in percent of what it was. `baseline`
 //! is what was saved of the check by `understudy baseline save`, its mean unless a figure is named;
-//! `start` is what it was when the watch began.
+//! `start` is what it was when the watch began. `sd` are standard deviations of the same.
 
 use std::fmt;
 
@@ -54,7 +55,15 @@ enum Compare {
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Bound {
     Number(f64),
-    Reference { of: Reference, figure: Figure, add: f64, percent: f64 },
+    Reference { of: Reference, figure: Figure, shift: Shift },
+}
+
+/// How far from a figure of a reference.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Shift {
+    By(f64),
+    Percent(f64),
+    Deviations(f64),
 }
 
 /// What a value is compared with besides a number.
@@ -75,6 +84,8 @@ pub enum Figure {
     Min,
     /// The greatest.
     Max,
+    /// The standard deviation.
+    Deviation,
     /// A percentile, 1 to 99.
     Percentile(u8),
 }
@@ -192,8 +203,16 @@ impl Test {
         };
         let bound = match self.bound {
             Bound::Number(number) => Some(number),
-            Bound::Reference { of, figure, add, percent } => {
-                (facts.figure)(of, figure).map(|base| base + add + base.abs() * percent / 100.0)
+            Bound::Reference { of, figure, shift } => {
+                let base = (facts.figure)(of, figure);
+                let shift = base.and_then(|base| match shift {
+                    Shift::By(size) => Some(size),
+                    Shift::Percent(percent) => Some(base.abs() * percent / 100.0),
+                    Shift::Deviations(count) => {
+                        Some((facts.figure)(of, Figure::Deviation)? * count)
+                    }
+                });
+                base.zip(shift).map(|(base, shift)| base + shift)
             }
         };
         let (Some(value), Some(bound)) = (value, bound) else { return Verdict::Unknown };
@@ -233,17 +252,22 @@ impl Bound {
             }
         };
         let rest = rest.trim();
-        let (mut add, mut percent) = (0.0, 0.0);
+        let mut shift = Shift::By(0.0);
         if !rest.is_empty() {
             let (sign, amount) = match (rest.strip_prefix('+'), rest.strip_prefix('-')) {
                 (Some(amount), _) => (1.0, amount),
                 (_, Some(amount)) => (-1.0, amount),
                 (None, None) => return Err(wrong().to_owned()),
             };
-            let size = number::parse(amount).ok_or_else(|| wrong().to_owned())? * sign;
-            if amount.trim_end().ends_with('%') { percent = size } else { add = size }
+            let amount = amount.trim();
+            let (amount, shift_by): (&str, fn(f64) -> Shift) = match amount.strip_suffix("sd") {
+                Some(count) => (count, Shift::Deviations),
+                None if amount.ends_with('%') => (amount, Shift::Percent),
+                None => (amount, Shift::By),
+            };
+            shift = shift_by(number::parse(amount).ok_or_else(|| wrong().to_owned())? * sign);
         }
-        Ok(Self::Reference { of, figure, add, percent })
+        Ok(Self::Reference { of, figure, shift })
     }
 }
 
@@ -265,7 +289,7 @@ impl Figure {
 }
 
 const fn wrong() -> &'static str {
-    "not a condition; write it like \"> 80\", \"< 50 or > 65\", \"> 1.5GiB\", \"> baseline + 30%\", \
+    "not a condition; write it like \"> 80\", \"< 50 or > 65\", \"> 1.5GiB\", \"> baseline + 3sd\", \
      \"> baseline.p95\" or \"growth > 5%\" (for each hour)"
 }
 
@@ -282,6 +306,7 @@ mod tests {
             figure: &|of, figure| match (of, figure) {
                 (Reference::Baseline, Figure::Mean) => Some(100.0),
                 (Reference::Baseline, Figure::Percentile(95)) => Some(150.0),
+                (Reference::Baseline, Figure::Deviation) => Some(5.0),
                 _ => None,
             },
         };
@@ -301,6 +326,7 @@ mod tests {
             ("> baseline - 50%", false, false, true),
             ("<baseline-50", true, false, false),
             ("> baseline.p95 - 100", false, false, true),
+            ("< baseline - 10sd or > baseline + 2 sd", true, false, false),
         ] {
             for (value, holds) in [(49.0, below), (50.0, at), (51.0, above)] {
                 let expected = if holds { Verdict::Holds } else { Verdict::Fails };

@@ -55,6 +55,9 @@ const TURN_MAX: Duration = Duration::from_secs(1);
 /// How long the end of the process may take: writing out alerts that are still in memory.
 const SHUTDOWN_MAX: Duration = Duration::from_secs(3);
 
+/// How long the monitoring may take to put on disk what it knows, when the process ends.
+const MONITOR_END_MAX: Duration = Duration::from_secs(2);
+
 /// How long the units may take to say whether they are active when the process starts.
 const RECALL_MAX: Duration = Duration::from_secs(3);
 
@@ -931,6 +934,7 @@ impl Supervisor {
             None,
             "understudy ends; units that run go on running, and nobody watches from this node",
         );
+        self.monitor.close(MONITOR_END_MAX).await;
         if timeout(SHUTDOWN_MAX, self.teller.close()).await.is_err() {
             tracing::warn!("not all alerts could be written to disk in time");
         }

@@ -1,5 +1,6 @@
 //! Checks against what they measure: real servers, units, journals and plugins.
 
+mod archive;
 mod daemon;
 mod kinds;
 

@@ -33,7 +33,9 @@ pub enum ArchiveError {
     #[error("what checks measured could not be stored")]
     Write(#[source] Fault),
     /// It did not answer.
-    #[error("what checks measured could not be read; was `understudy setup` run since the upgrade?")]
+    #[error(
+        "what checks measured could not be read; was `understudy setup` run since the upgrade?"
+    )]
     Read(#[source] Fault),
 }
 
@@ -149,12 +151,8 @@ impl Archive {
             figures = self.figures_sql()
         );
         let (node, seconds) = (self.node.clone(), seconds(over));
-        let parameters: [Param<'_>; 4] = [
-            (&node, Type::TEXT),
-            (&seconds, Type::INT8),
-            (&name, Type::TEXT),
-            (&by, Type::TEXT),
-        ];
+        let parameters: [Param<'_>; 4] =
+            [(&node, Type::TEXT), (&seconds, Type::INT8), (&name, Type::TEXT), (&by, Type::TEXT)];
         let answer = self.connection.query(READ_TIMEOUT, &sql, &parameters).await;
         answer.map(|answer| answer.rows.len()).map_err(ArchiveError::Write)
     }

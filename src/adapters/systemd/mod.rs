@@ -10,8 +10,8 @@
 
 mod bus;
 pub mod fault;
-pub mod protection;
 pub mod figures;
+pub mod protection;
 pub mod state;
 
 use std::sync::Arc;

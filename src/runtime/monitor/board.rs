@@ -1,17 +1,22 @@
 //! What is known of each check, for whoever wants to look. It is locked for as long as a sample takes
 //! to be judged, or the board to be read, and never while anything is waited for.
 
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use tokio::sync::oneshot;
 
 use super::tell::Voice;
+use crate::adapters::postgres::archive::Figures;
 use crate::config::monitoring::Check;
 use crate::config::settings::Settings;
 use crate::control::protocol::Response;
+use crate::monitor::archive::{Chunk, Collector, Whose};
+use crate::monitor::baseline::Baseline;
 use crate::monitor::health::{self, Health};
 use crate::monitor::measured::Measured;
+use crate::monitor::threshold::{Figure, Reference};
 use crate::monitor::tracker::{Change, Tracker};
 use crate::time::BootTime;
 
@@ -28,6 +33,9 @@ pub struct Board {
 struct Inner {
     node: String,
     lines: Vec<Line>,
+    /// By name of the baseline and of the check.
+    baselines: BTreeMap<(String, String), Baseline>,
+    gathered: Collector,
 }
 
 /// A check and what is known of it.
@@ -57,7 +65,7 @@ impl Board {
         let now = BootTime::now();
         let mut inner = self.lock();
         settings.node.clone_into(&mut inner.node);
-        let mut before: std::collections::BTreeMap<String, Line> =
+        let mut before: BTreeMap<String, Line> =
             inner.lines.drain(..).map(|line| (line.check.name.clone(), line)).collect();
         let lines =
             settings.monitoring.checks.iter().map(|check| match before.remove(&check.name) {
@@ -76,10 +84,44 @@ impl Board {
     /// Takes in what a check found, and says whether its level changed.
     pub(super) fn take_in(&self, now: BootTime, index: usize, found: Found) -> Option<News> {
         let mut inner = self.lock();
-        let Line { check, tracker } = inner.lines.get_mut(index)?;
-        let change = tracker.observe(now, found, &check.rule, &|_, _| None)?;
+        let Inner { lines, baselines, gathered, .. } = &mut *inner;
+        let Line { check, tracker } = lines.get_mut(index)?;
+        let compares = [&check.rule.warning, &check.rule.critical].into_iter().flatten();
+        let compares = compares.into_iter().any(|one| one.refers_to(Reference::Baseline));
+        let baseline = compares
+            .then(|| baselines.get(&(check.baseline.clone(), check.name.clone())))
+            .flatten();
+        let figures = |reference: Reference, figure: Figure| match reference {
+            Reference::Baseline => baseline?.figure(figure),
+            Reference::Start => None,
+        };
+        let change = tracker.observe(now, found, &check.rule, &figures);
+        let whose = Whose {
+            index,
+            name: &check.name,
+            group: &check.group,
+            kind: check.probe.kind(),
+            suffix: &check.rule.suffix,
+        };
+        let value = tracker.last().and_then(|last| last.value);
+        gathered.add(&whose, unix_millis(SystemTime::now()), value, tracker.level());
+        let change = change?;
         let details = tracker.last().map(|last| last.details.clone()).unwrap_or_default();
         Some(News { check: check.clone(), change, details })
+    }
+
+    /// What was measured since this was last asked.
+    pub(super) fn gathered(&self) -> Vec<Chunk> {
+        self.lock().gathered.take()
+    }
+
+    /// From now on compares with these.
+    pub(super) fn baselines_are(&self, baselines: Vec<(String, Figures)>) {
+        let by_name = baselines
+            .into_iter()
+            .map(|(name, figures)| ((name, figures.name), figures.baseline))
+            .collect();
+        self.lock().baselines = by_name;
     }
 
     /// How everything is.
@@ -134,6 +176,11 @@ pub fn shown(now: BootTime, check: &Check, tracker: &Tracker) -> health::Check {
         weight: check.weight,
         runbook: check.runbook.clone(),
     }
+}
+
+fn unix_millis(at: SystemTime) -> i64 {
+    let since = at.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
 }
 
 /// A time for people.

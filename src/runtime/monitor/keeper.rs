@@ -21,7 +21,7 @@ use crate::telemetry::{Notable, emit};
 const BATCHES_MAX: usize = 16;
 
 /// How often baselines are read: a person who saved one waits for it.
-const BASELINES_EVERY: Duration = Duration::from_secs(30);
+const BASELINES_EVERY: Duration = Duration::from_secs(10);
 
 /// How often what is too old is dropped.
 const FORGET_EVERY: Duration = Duration::from_secs(3_600);
@@ -126,8 +126,12 @@ impl Keeper {
         }
         match self.spool.push(&batch) {
             Ok(0) => {}
-            Ok(gone) => say(&format!("the spool of samples is full: {gone} of the oldest batches are lost")),
-            Err(error) => say(&format!("samples are lost, as the spool does not take them: {error}")),
+            Ok(gone) => {
+                say(&format!("the spool of samples is full: {gone} of the oldest batches are lost"))
+            }
+            Err(error) => {
+                say(&format!("samples are lost, as the spool does not take them: {error}"))
+            }
         }
     }
 

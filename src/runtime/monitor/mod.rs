@@ -9,7 +9,9 @@
 //! known of each check and puts it on the board.
 
 mod board;
+mod keeper;
 mod prober;
+mod spool;
 mod tell;
 
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -17,8 +19,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::{mpsc, watch};
-use tokio::task::JoinSet;
-use tokio::time::{Instant, sleep_until};
+use tokio::task::{JoinHandle, JoinSet};
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until, timeout};
 
 use super::tell::Teller;
 use crate::config::settings::{Settings, Severity};
@@ -42,13 +44,15 @@ pub struct Monitor {
     teller: Teller,
     /// Tells the thread of a new configuration; absent while there is nothing to measure.
     thread: Option<watch::Sender<Arc<Settings>>>,
+    /// Closed when the thread has ended.
+    ended: Option<mpsc::Receiver<()>>,
 }
 
 impl Monitor {
     /// Nothing is measured until [`Monitor::apply`].
     #[must_use]
     pub fn new(teller: Teller) -> Self {
-        Self { board: Board::default(), teller, thread: None }
+        Self { board: Board::default(), teller, thread: None, ended: None }
     }
 
     /// Where others may look.
@@ -62,6 +66,15 @@ impl Monitor {
     pub fn look(&self) -> Arc<dyn Fn() -> Health + Send + Sync> {
         let board = self.board();
         Arc::new(move || board.health())
+    }
+
+    /// Ends it, and waits for at most `limit` until what it knows is on disk.
+    pub async fn close(&mut self, limit: Duration) {
+        self.thread = None;
+        if let Some(mut ended) = self.ended.take() {
+            // It is over or not waited for.
+            let _late = timeout(limit, ended.recv()).await;
+        }
     }
 
     /// Measures what these settings say, and nothing else. Not to be able to is told, and is no
@@ -82,11 +95,16 @@ impl Monitor {
             .build();
         let (thread, plans) = watch::channel(settings.clone());
         let (board, teller) = (self.board.clone(), self.teller.clone());
+        let (at_work, ended) = mpsc::channel(1);
+        self.ended = Some(ended);
         let spawned = runtime.and_then(|runtime| {
             let name = "monitor".to_owned();
-            std::thread::Builder::new()
-                .name(name)
-                .spawn(move || runtime.block_on(work(plans, board, teller)))
+            std::thread::Builder::new().name(name).spawn(move || {
+                runtime.block_on(work(plans, board, teller));
+                // A look that hangs is not waited for.
+                runtime.shutdown_background();
+                drop(at_work);
+            })
         });
         match spawned {
             Ok(_) => self.thread = Some(thread),
@@ -117,9 +135,13 @@ async fn work(mut plans: watch::Receiver<Arc<Settings>>, board: Board, teller: T
             tasks.spawn(measure(index, prober, found.clone()));
         }
         drop(found);
+        let (batches, keeper) = keep(&settings, &board, &mut voice);
+        let mut flush = interval(settings.monitoring.keeping.flush);
+        flush.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let gone = loop {
             tokio::select! {
                 changed = plans.changed() => break changed.is_err(),
+                _ = flush.tick() => hand_over(&board, &batches),
                 Some((index, found)) = found_in.recv() => {
                     if let Some(news) = board.take_in(BootTime::now(), index, found) {
                         voice.tell(&news);
@@ -129,9 +151,45 @@ async fn work(mut plans: watch::Receiver<Arc<Settings>>, board: Board, teller: T
         };
         // What is under way is dropped, with the commands that it runs.
         tasks.shutdown().await;
+        hand_over(&board, &batches);
+        drop(batches);
+        if let Some(keeper) = keeper {
+            // It cannot panic; and a panic would end the process.
+            let _ended = keeper.await;
+        }
         if gone {
             return;
         }
+    }
+}
+
+/// Begins to keep what is measured, if it is to be kept.
+fn keep(
+    settings: &Settings,
+    board: &Board,
+    voice: &mut tell::Voice,
+) -> (Option<keeper::Batches>, Option<JoinHandle<()>>) {
+    if !settings.monitoring.keeping.enabled || settings.monitoring.checks.is_empty() {
+        return (None, None);
+    }
+    match keeper::Keeper::new(settings, board.clone()) {
+        Ok(keeper) => {
+            let (batches, batches_in) = keeper::Keeper::channel();
+            (Some(batches), Some(tokio::spawn(keeper.work(batches_in))))
+        }
+        Err(fault) => {
+            voice.failed(&format!("what checks measure is not kept: {fault}"));
+            (None, None)
+        }
+    }
+}
+
+/// Gives what was gathered to the keeper.
+fn hand_over(board: &Board, batches: &Option<keeper::Batches>) {
+    let chunks = board.gathered();
+    let Some(batches) = batches.as_ref().filter(|_| !chunks.is_empty()) else { return };
+    if batches.try_send(chunks).is_err() {
+        tracing::warn!("samples of checks are not written fast enough; a batch was dropped");
     }
 }
 

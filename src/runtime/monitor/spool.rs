@@ -5,8 +5,8 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use crate::files;
 use crate::monitor::archive::Chunk;
-use crate::runtime::files;
 
 /// Samples name hosts and keys, which are nobody else's business.
 const MODE: u32 = 0o600;

@@ -63,15 +63,14 @@ CREATE TABLE check_baseline (
 
 -- Makes the partition of a day. Two at once wait for each other.
 CREATE FUNCTION check_day(day date) RETURNS void
-LANGUAGE plpgsql AS $$
+LANGUAGE plpgsql SET search_path = @schema@, pg_temp AS $$
 DECLARE
   part text := 'check_chunk_' || to_char(day, 'YYYYMMDD');
 BEGIN
-  IF to_regclass(format('@schema@.%I', part)) IS NULL THEN
+  IF to_regclass(part) IS NULL THEN
     PERFORM pg_advisory_xact_lock(hashtextextended('understudy check_day', 0));
     EXECUTE format(
-      'CREATE TABLE IF NOT EXISTS @schema@.%I PARTITION OF @schema@.check_chunk '
-      'FOR VALUES FROM (%L) TO (%L)',
+      'CREATE TABLE IF NOT EXISTS %I PARTITION OF check_chunk FOR VALUES FROM (%L) TO (%L)',
       part, (day::timestamp AT TIME ZONE 'UTC'), ((day + 1)::timestamp AT TIME ZONE 'UTC'));
   END IF;
 END
@@ -154,7 +153,7 @@ BEGIN
     WHERE i.inhparent = 'check_chunk'::regclass AND c.relname ~ '^check_chunk_[0-9]{8}$'
       AND to_date(right(c.relname, 8), 'YYYYMMDD') < oldest
   LOOP
-    EXECUTE format('DROP TABLE @schema@.%I', part);
+    EXECUTE format('DROP TABLE %I', part);
     gone := gone + 1;
   END LOOP;
   DELETE FROM check_hour WHERE hour < now() - make_interval(days => keep_hours_days);
