@@ -8,5 +8,7 @@ pub mod guard;
 pub mod hook;
 pub mod polkit;
 pub mod postgres;
+pub mod probe;
 pub mod redis;
 pub mod systemd;
+pub mod trust;

@@ -3,14 +3,15 @@
 //! To add a check: a line in the function of its part below.
 
 use std::fmt::Write as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use clap::Args;
 use humantime::format_duration;
 use serde::Serialize;
 use tokio::time::timeout;
 
-use super::{Said, json as print_json, permit};
+use super::{Said, health, json as print_json, permit};
 use crate::adapters::postgres::Store;
 use crate::adapters::postgres::inspect::{GroupInspection, Heartbeats, Inspection};
 use crate::adapters::redis::{
@@ -106,9 +107,18 @@ impl Report {
     }
 }
 
+#[derive(Debug, Args)]
+pub(super) struct Arguments {
+    /// Also write what was found, and what the checks of the configuration say, to
+    /// DIRECTORY/health_report_YYYYMMDD_HHMMSS.json (UTC).
+    #[arg(long, value_name = "DIRECTORY", num_args = 0..=1, default_missing_value = ".")]
+    save: Option<PathBuf>,
+}
+
 pub(super) async fn check(
     settings: Result<Settings, Faults>,
     path: &Path,
+    arguments: &Arguments,
     json: bool,
 ) -> anyhow::Result<Said> {
     let mut report = Report::default();
@@ -136,7 +146,15 @@ pub(super) async fn check(
             nodes(&mut report, &settings, group, paired).await;
         }
     }
-    report.said(json)
+    let mut said = report.said(json)?;
+    if let Some(directory) = &arguments.save {
+        let health = health::asked_or_measured(&settings).await?;
+        let path = health::save(directory, &health, &report.0)?;
+        if !json {
+            said.text += &format!("Written to {}.\n", path.display());
+        }
+    }
+    Ok(said)
 }
 
 /// Returns whether the daemon runs.

@@ -42,7 +42,9 @@ pub(super) async fn explain(
             match ask(&settings.runtime_dir, &Request::Explain { group }).await? {
                 Response::Explanation(explanation) => explanation,
                 Response::Refused { text } => return Err(Refused(text).into()),
-                Response::Status(_) | Response::Accepted { .. } => return Err(nonsense().into()),
+                Response::Status(_) | Response::Health(_) | Response::Accepted { .. } => {
+                    return Err(nonsense().into());
+                }
             }
         }
     };

@@ -57,7 +57,9 @@ pub(super) async fn failover(
     match ask(&settings.runtime_dir, &request).await? {
         Response::Accepted { .. } => {}
         Response::Refused { text } => return Err(Refused(text).into()),
-        Response::Status(_) | Response::Explanation(_) => return Err(nonsense().into()),
+        Response::Status(_) | Response::Explanation(_) | Response::Health(_) => {
+            return Err(nonsense().into());
+        }
     }
     let end = follow(settings, group, json).await?;
     let code = u8::from(end.state != "active");

@@ -5,11 +5,13 @@
 //! `docs/operations.md`.
 
 mod alert;
+mod baseline;
 mod beat;
 mod check;
 mod explain;
 mod failover;
 mod gate;
+mod health;
 mod history;
 mod lease;
 mod orders;
@@ -27,6 +29,7 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 
+use crate::adapters::postgres::archive::ArchiveError;
 use crate::adapters::postgres::{Store, StoreError};
 use crate::config::fault::Faults;
 use crate::config::settings::{Group, Settings};
@@ -41,8 +44,8 @@ use crate::control::ControlError;
     name = "understudy",
     version,
     after_help = "Exit codes: 0 done; 1 refused or failed; 2 wrong usage; 69 the database or the \
-                  daemon cannot be reached; 78 faults in the configuration. `check` exits with 0 \
-                  (ok), 1 (warnings) or 2 (faults), as monitoring plugins do."
+                  daemon cannot be reached; 78 faults in the configuration. `check` and \
+                  `health` exit with 0 (ok), 1 (warnings) or 2 (faults), as monitoring plugins do."
 )]
 pub struct Options {
     /// Configuration file; `FILE.d/*.toml` beside it are read too.
@@ -72,7 +75,12 @@ enum Command {
     /// Find out whether a failover would work: configuration, database, heartbeats, Redis, units.
     ///
     /// Changes nothing. Each line is ok, warning or FAULT, with what to do about it.
-    Check,
+    Check(check::Arguments),
+    /// Show what the checks of [check.NAME] say: score, groups, and what is not green.
+    ///
+    /// Checks are measured by the daemon, which tells people when a level changes. They never cause
+    /// or delay a failover.
+    Health(health::Arguments),
     /// Show who has each group, the heartbeats and what would happen next.
     Status,
     /// Say why a group would be taken over now, or why not: the daemon's own decision, in words.
@@ -82,6 +90,9 @@ enum Command {
     /// The daemon records what it saw and decided in its state directory. Changes nothing, and needs
     /// neither the daemon nor the database. Exits with 1 if a decision comes out differently.
     Replay(replay::Arguments),
+    /// Save what checks are like when all is well, and compare with it later.
+    #[command(subcommand)]
+    Baseline(baseline::Command),
     /// Take a group over now, because its primary is known to be dead.
     ///
     /// Refuses while the heartbeats move, unless forced. For a primary that is alive, stop its bots
@@ -188,7 +199,9 @@ pub async fn run(options: Options) -> anyhow::Result<Said> {
         _ => Settings::load(&config),
     };
     match command {
-        Command::Check => check::check(settings, &config, json).await,
+        Command::Check(arguments) => check::check(settings, &config, &arguments, json).await,
+        Command::Baseline(command) => baseline::baseline(&settings?, command, json).await,
+        Command::Health(arguments) => health::health(&settings?, &arguments, json).await,
         Command::Permit(arguments) => permit::permit(settings, &arguments, json).await,
         Command::Run => run::run(settings?, config).await,
         Command::Setup(arguments) => setup::setup(&settings?, &arguments, json).await,
@@ -217,7 +230,7 @@ pub async fn run(options: Options) -> anyhow::Result<Said> {
 pub fn exit_code(error: &anyhow::Error) -> u8 {
     if error.is::<Faults>() || error.is::<permit::Unconfigured>() {
         78
-    } else if error.is::<StoreError>() || error.is::<ControlError>() {
+    } else if error.is::<StoreError>() || error.is::<ControlError>() || error.is::<ArchiveError>() {
         69
     } else {
         1

@@ -142,7 +142,9 @@ async fn seen(
     match ask(&settings.runtime_dir, &request).await? {
         Response::Accepted { text } => Ok(text),
         Response::Refused { text } => Err(Refused(text).into()),
-        Response::Status(_) | Response::Explanation(_) => Err(nonsense().into()),
+        Response::Status(_) | Response::Explanation(_) | Response::Health(_) => {
+            Err(nonsense().into())
+        }
     }
 }
 

@@ -26,7 +26,9 @@ pub(super) async fn status(settings: Result<Settings, Faults>, json: bool) -> an
     let status = match asked {
         Response::Status(status) => status,
         Response::Refused { text } => return Err(Refused(text).into()),
-        Response::Accepted { .. } | Response::Explanation(_) => return Err(nonsense().into()),
+        Response::Accepted { .. } | Response::Explanation(_) | Response::Health(_) => {
+            return Err(nonsense().into());
+        }
     };
     if json {
         return Ok(print_json(&status)?.into());

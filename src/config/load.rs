@@ -7,7 +7,6 @@ use std::time::Duration;
 
 use humantime::format_duration;
 
-use super::channel;
 use super::document::{Document, Place};
 use super::fault::{Faults, Sink};
 use super::paired::{self, Roles, Timers};
@@ -17,6 +16,7 @@ use super::settings::{
     Tls, Watch,
 };
 use super::values;
+use super::{channel, check};
 
 /// The least that a configuration says.
 pub const MINIMAL: &str = r#"[store]
@@ -212,6 +212,7 @@ fn settings(root: &mut Section<'_>, around: &Surroundings) -> Settings {
         group(name, section, &common, &mut claims, around)
     });
 
+    let monitoring = check::monitoring(root, &store, &groups, around);
     let any_paired = groups.iter().any(|group| group.paired.is_some());
     Settings {
         watch: common.watch(root, any_paired),
@@ -224,6 +225,7 @@ fn settings(root: &mut Section<'_>, around: &Surroundings) -> Settings {
         channels,
         dead_man,
         groups,
+        monitoring,
     }
 }
 
@@ -278,6 +280,12 @@ fn pace(section: &mut Section<'_>) -> Pace {
 }
 
 fn store(section: &mut Section<'_>, around: &Surroundings) -> Store {
+    let schema = section.text("schema", "understudy", values::own_schema);
+    Store { schema: schema.value, ..database(section, around) }
+}
+
+/// How to reach a Postgres, be it the store or one that only checks ask.
+pub(super) fn database(section: &mut Section<'_>, around: &Surroundings) -> Store {
     let hosts = section.needed_list(
         "hosts",
         HOSTS_MAX,
@@ -294,7 +302,6 @@ fn store(section: &mut Section<'_>, around: &Surroundings) -> Store {
     let hosts = plain(hosts);
     // What leaves the host is encrypted unless a person says otherwise.
     let tls = tls(section, !hosts.iter().all(values::is_local));
-    let schema = section.text("schema", "understudy", values::own_schema);
     let connect_timeout = section.duration("connect_timeout", CONNECT_TIMEOUT);
     Store {
         hosts,
@@ -302,12 +309,12 @@ fn store(section: &mut Section<'_>, around: &Surroundings) -> Store {
         user: user.value,
         password: password.value,
         tls,
-        schema: schema.value,
+        schema: "understudy".to_owned(),
         connect_timeout: connect_timeout.value,
     }
 }
 
-fn tls(section: &mut Section<'_>, verify: bool) -> Tls {
+pub(super) fn tls(section: &mut Section<'_>, verify: bool) -> Tls {
     let ca_file = section.text_if_written("ca_file", values::absolute_path);
     // Who names an authority wants it asked.
     let verify = verify || ca_file.is_written();
@@ -602,26 +609,26 @@ fn fence(section: &mut Section<'_>) -> Fence {
     Fence { command: plain(command), required: required.value, deadline: deadline.value }
 }
 
-fn plain<T>(list: Setting<Vec<Item<T>>>) -> Vec<T> {
+pub(super) fn plain<T>(list: Setting<Vec<Item<T>>>) -> Vec<T> {
     list.value.into_iter().map(|item| item.value).collect()
 }
 
-const fn span(default: Duration, least: Duration, most: Duration) -> Span {
+pub(super) const fn span(default: Duration, least: Duration, most: Duration) -> Span {
     Span { default, least, most }
 }
 
-const fn millis(count: u64) -> Duration {
+pub(super) const fn millis(count: u64) -> Duration {
     Duration::from_millis(count)
 }
 
-const fn secs(count: u64) -> Duration {
+pub(super) const fn secs(count: u64) -> Duration {
     Duration::from_secs(count)
 }
 
-const fn mins(count: u64) -> Duration {
+pub(super) const fn mins(count: u64) -> Duration {
     secs(60 * count)
 }
 
-const fn hours(count: u64) -> Duration {
+pub(super) const fn hours(count: u64) -> Duration {
     mins(60 * count)
 }

@@ -27,9 +27,12 @@
 //!    know it, and until the default in the file is the true one.
 
 mod channel;
+mod check;
+mod check_kind;
 mod document;
 pub mod fault;
 pub mod load;
+pub mod monitoring;
 mod paired;
 pub mod secret;
 mod section;

@@ -464,6 +464,8 @@ impl<'a> Section<'a> {
             } else {
                 let mut known = self.known.clone();
                 known.sort_unstable();
+                // A template is read once for each of its items.
+                known.dedup();
                 format!("unknown key; known here are {}", known.join(", "))
             };
             self.sink.wrong(entry.key_at, self.path(&shown_key(key)), text);

@@ -6,6 +6,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use super::monitoring::Monitoring;
 use super::secret::Secret;
 use super::template::Template;
 
@@ -34,6 +35,8 @@ pub struct Settings {
     pub dead_man: Option<DeadMan>,
     /// What fails over, by name.
     pub groups: Vec<Group>,
+    /// What is measured besides.
+    pub monitoring: Monitoring,
 }
 
 /// Pace of watching.

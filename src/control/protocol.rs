@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use crate::engine::explain::Explanation;
 use crate::engine::liveness::Verdict;
 use crate::engine::snapshot::{BotView, Snapshot};
+use crate::monitor::health::Health;
 
 /// Version of what is said.
 pub const VERSION: u32 = 1;
@@ -34,6 +35,8 @@ pub enum Request {
         /// And why.
         reason: String,
     },
+    /// What do the checks say?
+    Health,
     /// Somebody has seen alerts.
     Acknowledge {
         /// Those about this group.
@@ -53,6 +56,8 @@ pub enum Response {
     Status(Status),
     /// Why, or why not.
     Explanation(Explanation),
+    /// What the checks say.
+    Health(Health),
     /// It is being done.
     Accepted {
         /// In words.

@@ -17,6 +17,7 @@ impl Teller {
     /// Says it.
     pub fn say(&self, notable: Notable, text: &str) {
         let epoch = self.token.map(|token| token.epoch.0);
-        emit(notable, About { group: Some(&self.group), epoch, step: None }, text);
+        let about = About { group: Some(&self.group), epoch, ..About::default() };
+        emit(notable, about, text);
     }
 }

@@ -18,6 +18,7 @@ use super::condition::Condition;
 use super::files;
 use super::history::{self, Entry};
 use super::members::{self, Members};
+use super::monitor::Monitor;
 use super::notify::Notify;
 use super::paired::listen_to_guard;
 use super::policy::policy;
@@ -54,6 +55,9 @@ const TURN_MAX: Duration = Duration::from_secs(1);
 /// How long the end of the process may take: writing out alerts that are still in memory.
 const SHUTDOWN_MAX: Duration = Duration::from_secs(3);
 
+/// How long the monitoring may take to put on disk what it knows, when the process ends.
+const MONITOR_END_MAX: Duration = Duration::from_secs(2);
+
 /// How long the units may take to say whether they are active when the process starts.
 const RECALL_MAX: Duration = Duration::from_secs(3);
 
@@ -89,6 +93,7 @@ pub struct Supervisor {
     notify: Notify,
     metrics: Metrics,
     web: Web,
+    monitor: Monitor,
     reports: mpsc::Sender<(usize, Report)>,
     answers: mpsc::Sender<Answered>,
     next_request: u64,
@@ -141,7 +146,8 @@ impl Supervisor {
         control::listen(&settings.runtime_dir, exchanges).await?;
         let metrics = Metrics::default();
         let teller = Teller::new(&settings, metrics.clone())?;
-        let (web, web_reports) = Web::new(metrics.clone());
+        let monitor = Monitor::new(teller.clone());
+        let (web, web_reports) = Web::new(metrics.clone(), monitor.look());
         serving::spawn(web_reports, teller.clone());
         let store = Arc::new(Mutex::new(new_store(&settings)?));
         let history = history::spawn(store.clone(), teller.clone());
@@ -163,6 +169,7 @@ impl Supervisor {
             notify: Notify::from_environment(),
             metrics,
             web,
+            monitor,
             reports,
             answers,
             next_request: 0,
@@ -538,6 +545,8 @@ impl Supervisor {
         let response = match request {
             Request::Status => Response::Status(self.status()),
             Request::Explain { group } => self.explain(&group),
+            // The board is not the loop's, so the loop does not wait for it either.
+            Request::Health => return self.monitor.board().answer(answer),
             Request::Failover { group, force, by, reason } => {
                 self.failover(&group, force, by, reason)
             }
@@ -720,11 +729,13 @@ impl Supervisor {
         })
     }
 
-    /// Serves the status page and the metrics as configured. Not to be able to is no reason to end.
+    /// Serves the status page and the metrics, and measures, as configured. Not to be able to is no
+    /// reason to end.
     fn serve(&mut self, settings: &Arc<Settings>) {
         if let Err(error) = self.web.apply(settings) {
             serving::failed(&self.teller, &format!("there can be no HTTP listener: {error}"));
         }
+        self.monitor.apply(settings);
     }
 
     /// Asks systemd, if this is a service of it, how often it had to restart it.
@@ -923,6 +934,7 @@ impl Supervisor {
             None,
             "understudy ends; units that run go on running, and nobody watches from this node",
         );
+        self.monitor.close(MONITOR_END_MAX).await;
         if timeout(SHUTDOWN_MAX, self.teller.close()).await.is_err() {
             tracing::warn!("not all alerts could be written to disk in time");
         }

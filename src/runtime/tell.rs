@@ -44,6 +44,24 @@ struct Voice {
     lasting: BTreeMap<String, BTreeMap<Condition, Resolves>>,
 }
 
+/// Something that lasts, or is over, and is no group's.
+pub struct Matter<'a> {
+    /// As what it is in the journal.
+    pub event: Notable,
+    /// How bad.
+    pub severity: Severity,
+    /// Equal for all news of it.
+    pub key: String,
+    /// In one line.
+    pub text: String,
+    /// What to say before what the event's explanation says.
+    pub preface: &'a str,
+    /// Further facts.
+    pub fields: BTreeMap<String, String>,
+    /// What is over, if it is.
+    pub resolves: Option<Resolves>,
+}
+
 /// What the process before this one told.
 fn told_before(open: &[Open]) -> BTreeMap<String, BTreeMap<Condition, Resolves>> {
     let mut lasting: BTreeMap<_, BTreeMap<_, _>> = BTreeMap::new();
@@ -83,6 +101,7 @@ impl Teller {
             group: Some(group),
             epoch: notice.epoch().map(|epoch| epoch.0),
             step: notice.step().map(|step| step.name()),
+            check: None,
         };
         emit(event, about, &format!("{group}: {text}"));
         if let Some(condition) = Condition::ended_by(notice, kind)
@@ -215,6 +234,17 @@ impl Teller {
         self.log(notable, Some(group), text);
         let mut alert = self.alert_of(notable, severity, Some(group), text);
         self.begin(group, condition, &mut alert);
+        self.push(alert);
+    }
+
+    /// Tells of something that lasts and is no group's, or, with `resolves`, that it is over.
+    pub fn matter(&self, matter: Matter<'_>) {
+        let mut alert = self.alert_of(matter.event, matter.severity, None, &matter.text);
+        alert.detail = format!("{}{}", matter.preface, alert.detail);
+        alert.dedup_key = matter.key;
+        alert.fields = matter.fields;
+        alert.lasting = matter.resolves.is_none();
+        alert.resolves = matter.resolves;
         self.push(alert);
     }
 

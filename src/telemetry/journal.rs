@@ -178,7 +178,8 @@ mod tests {
     fn a_notable_event_has_its_fields_and_no_empty_ones() {
         let fake = Fake::listen();
         logging(&fake, || {
-            let about = About { group: Some("equity"), epoch: Some(7), step: Some("promote") };
+            let (group, epoch, step) = (Some("equity"), Some(7), Some("promote"));
+            let about = About { group, epoch, step, check: None };
             emit(Notable::StepDone, about, "promoted in 3 ms");
             emit(Notable::DaemonStopping, About::default(), "told to stop");
         });

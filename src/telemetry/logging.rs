@@ -47,6 +47,8 @@ pub struct About<'a> {
     pub epoch: Option<u64>,
     /// The step of a takeover.
     pub step: Option<&'a str>,
+    /// The check.
+    pub check: Option<&'a str>,
 }
 
 /// Starts logging: to the journal if standard error leads there, as text if not.
@@ -80,6 +82,7 @@ pub fn emit(notable: Notable, about: About<'_>, text: &str) {
                 UNDERSTUDY_GROUP = about.group,
                 UNDERSTUDY_EPOCH = about.epoch,
                 UNDERSTUDY_STEP = about.step,
+                UNDERSTUDY_CHECK = about.check,
                 message = text
             )
         };

@@ -285,6 +285,24 @@ notables! {
     GlassMended, "glass_mended", "5eca67258eb34e47a075faad6d42be58", Warning,
         "The glass of @UNDERSTUDY_GROUP@ is mended",
         "Units of the group run on this node only while it holds the lease.";
+    CheckRed, "check_red", "7a2be185e9b6411ea4cdff17d2bfbf19", Error,
+        "A check is red",
+        "What is measured is beyond its critical threshold, or cannot be measured, for as \
+         long as the check's `for` says. Nothing is done about it but telling you: checks \
+         never cause or delay a failover. `understudy health` shows all of them, and the \
+         check's runbook what to do.";
+    CheckYellow, "check_yellow", "ca742adbf9d548b0b9e143920d193983", Warning,
+        "A check is yellow",
+        "What is measured is beyond its warning threshold for as long as the check's `for` \
+         says. `understudy health` shows all of them.";
+    CheckGreen, "check_green", "c4232a85fc0c47aeb0cd9016d593d618", Info,
+        "A check is green again",
+        "What is measured is as it should be, for as long as the check's `recover_for` says.";
+    MonitoringFailed, "monitoring_failed", "64f14c2dcef44ac391dfc9ac096b5636", Warning,
+        "Checks are not measured",
+        "The monitoring could not be started, or a server that checks ask cannot be used as \
+         it is configured. understudy watches and takes over all the same. The message says \
+         what is wrong.";
     Remark, "remark", "6d43e21132e74469b98b9d2359d04dda", Info,
         "Note about @UNDERSTUDY_GROUP@",
         "Something worth keeping, such as the output of a fence command or an order of an \

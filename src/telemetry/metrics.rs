@@ -197,6 +197,16 @@ metrics! {
         "How long good reads of the store took";
     STORE_ERRORS, "store_errors", Counter, None, ["kind"],
         "Reads of the store that failed: unreachable, not_writable, misconfigured, refused";
+    HEALTH_SCORE, "health_score", Gauge, None, [],
+        "Weighted mean of the checks, 0 to 100; absent while nothing was measured";
+    CHECKS, "checks", Gauge, None, ["level"],
+        "How many checks are green, yellow, red, or unknown (not measured yet)";
+    CHECK_LEVEL, "check_level", Gauge, None, ["check", "check_group"],
+        "0 if the check is green, 1 if yellow, 2 if red; absent if it was not measured yet";
+    CHECK_VALUE, "check_value", Gauge, None, ["check", "check_group"],
+        "Last number of the check, in its own unit; absent if it has none";
+    CHECK_AGE, "check_age", Gauge, SECONDS, ["check", "check_group"],
+        "Time since the check was last measured, or could not be";
     ALERTS, "alerts", Counter, None, ["channel", "result"],
         "What became of attempts to deliver alerts: delivered, failed (tried again), refused \
          (put aside), dropped (queue full)";

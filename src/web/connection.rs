@@ -210,7 +210,7 @@ mod tests {
     /// What a client gets that sends these bytes, and then waits for so long.
     fn answer(bytes: &[u8], token: bool, patience: Duration) -> String {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        let (web, _reports) = Web::new(Metrics::default());
+        let (web, _reports) = Web::new(Metrics::default(), Arc::new(crate::web::no_checks));
         let site = Arc::new(web.site_for_tests(token));
         runtime.block_on(async move {
             let (mut client, server) = tokio::io::duplex(64 * 1024);

@@ -129,7 +129,9 @@ impl Follower {
         }
         let max_age = if now < self.news_until { NEWS_AGE_MAX } else { OLD_AGE_MAX };
         let seen = self.site.history.recent(max_age).await;
-        event("page", &page::inside(status, self.site.settings(), &seen, self.group.as_deref()))
+        let (settings, health) = (self.site.settings(), self.site.checks());
+        let only = self.group.as_deref();
+        event("page", &page::inside(status, settings, &seen, &health, only))
     }
 }
 

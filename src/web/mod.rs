@@ -9,9 +9,10 @@
 //! running: an operator would rather have failover without metrics.
 //!
 //! `site` says what is served to whom, `connection` holds the limits, [`health`] what "ready" means,
-//! [`scrape`] makes the metrics, [`page`] the page. To add a route: `site`, `openapi.json`, and
+//! [`scrape`] makes the metrics, [`page`] and `checks` the page. To add a route: `site`, `openapi.json`, and
 //! `docs/http.md`.
 
+mod checks;
 mod connection;
 mod events;
 pub mod health;
@@ -34,6 +35,7 @@ use tokio::task::JoinSet;
 
 use crate::config::settings::{Identity, Listen, Settings};
 use crate::control::protocol::{HttpListener, Status};
+use crate::monitor::health::Health;
 use crate::telemetry::Metrics;
 use crate::time::BootTime;
 use site::Site;
@@ -89,9 +91,13 @@ pub enum Report {
     },
 }
 
+/// Says what the checks say.
+pub type Look = Arc<dyn Fn() -> Health + Send + Sync>;
+
 /// What the loop and the listener share.
 #[derive(Clone)]
 struct Shared {
+    health: Look,
     views: watch::Receiver<Option<Arc<View>>>,
     pulse: Arc<Pulse>,
     listeners: Arc<Listeners>,
@@ -172,12 +178,12 @@ impl Web {
     /// Nothing is listened on until [`Web::apply`]. What comes out of the receiver is for the
     /// journal.
     #[must_use]
-    pub fn new(metrics: Metrics) -> (Self, mpsc::Receiver<Report>) {
+    pub fn new(metrics: Metrics, health: Look) -> (Self, mpsc::Receiver<Report>) {
         let (views, views_out) = watch::channel(None);
         let (reports, reports_out) = mpsc::channel(REPORTS_MAX);
         let listeners = Arc::new(Listeners { faults: Mutex::default(), reports });
         let pulse = Arc::default();
-        let shared = Shared { views: views_out, pulse, listeners, metrics };
+        let shared = Shared { health, views: views_out, pulse, listeners, metrics };
         (Self { views, shared, thread: None, publish_at: BootTime::ZERO }, reports_out)
     }
 
@@ -269,6 +275,12 @@ impl Web {
         self.shared.pulse.beat(BootTime::now());
         Site::new(Arc::new(settings), self.shared.clone())
     }
+}
+
+/// What a node without checks has to say about them.
+#[cfg(test)]
+fn no_checks() -> Health {
+    Health::of("bravo", String::new(), Vec::new())
 }
 
 /// The least settings.

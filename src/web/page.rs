@@ -10,13 +10,14 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use ring::digest::{SHA256, digest};
 
-use super::health;
 use super::history::Seen;
 use super::html::Html;
 use super::timeline;
+use super::{checks, health};
 use crate::config::settings::Settings;
 use crate::control::protocol::{Bot, Group, Status, Takeover};
 use crate::engine::liveness::seconds;
+use crate::monitor::health::Health;
 
 /// How old the history may be when the page is loaded.
 pub const HISTORY_AGE_MAX: Duration = Duration::from_secs(2);
@@ -82,7 +83,13 @@ struct Glance {
 
 /// The whole page.
 #[must_use]
-pub fn whole(status: &Status, settings: &Settings, seen: &Seen, only: Option<&str>) -> String {
+pub fn whole(
+    status: &Status,
+    settings: &Settings,
+    seen: &Seen,
+    health: &Health,
+    only: Option<&str>,
+) -> String {
     let mut html = Html::new();
     html.raw("<!doctype html>\n<html lang=\"en\"><head><meta charset=\"utf-8\">\n");
     html.raw("<meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n");
@@ -94,7 +101,7 @@ pub fn whole(status: &Status, settings: &Settings, seen: &Seen, only: Option<&st
     html.raw("<noscript><meta http-equiv=\"refresh\" content=\"15\"></noscript>\n<style>");
     html.raw(STYLE).raw("</style></head>\n<body>\n<a class=\"skip\" href=\"#groups\">");
     html.raw("To the groups</a>\n<div id=\"inside\">");
-    html.add(&inner(status, settings, seen, only));
+    html.add(&inner(status, settings, seen, health, only));
     html.raw("</div>\n<footer><p><span id=\"live\" role=\"status\">As of this moment. ");
     html.raw("Without a script this page is loaded again every 15 s.</span></p>\n<nav ");
     html.raw("aria-label=\"For programs\"><a href=\"/metrics\">metrics</a> ");
@@ -106,11 +113,23 @@ pub fn whole(status: &Status, settings: &Settings, seen: &Seen, only: Option<&st
 
 /// What is exchanged when something changed.
 #[must_use]
-pub fn inside(status: &Status, settings: &Settings, seen: &Seen, only: Option<&str>) -> String {
-    inner(status, settings, seen, only).into_string()
+pub fn inside(
+    status: &Status,
+    settings: &Settings,
+    seen: &Seen,
+    health: &Health,
+    only: Option<&str>,
+) -> String {
+    inner(status, settings, seen, health, only).into_string()
 }
 
-fn inner(status: &Status, settings: &Settings, seen: &Seen, only: Option<&str>) -> Html {
+fn inner(
+    status: &Status,
+    settings: &Settings,
+    seen: &Seen,
+    health: &Health,
+    only: Option<&str>,
+) -> Html {
     let mut html = Html::new();
     html.add(&header(status)).raw("<main>").add(&warnings(status));
     html.raw("<section id=\"groups\" aria-label=\"Groups\">");
@@ -126,7 +145,9 @@ fn inner(status: &Status, settings: &Settings, seen: &Seen, only: Option<&str>) 
         html.raw("<p class=\"quiet\">and ").number((groups.len() - GROUPS_MAX) as u64);
         html.raw(" more that need nobody more than these; /?group=NAME shows one</p>");
     }
-    html.raw("</section><section id=\"history\" aria-labelledby=\"history-title\">");
+    html.raw("</section>")
+        .add(&checks::section(health))
+        .raw("<section id=\"history\" aria-labelledby=\"history-title\">");
     html.raw("<h2 id=\"history-title\">Last failovers</h2>");
     if let Some(fault) = &seen.fault {
         html.raw("<p class=\"banner warn\">The history cannot be read now: ").name(fault);
@@ -437,7 +458,30 @@ mod tests {
         ])
     }
 
+    /// Checks of each level, with all that can be said of one.
+    fn checks() -> Value {
+        let check = |name: &str, level: &str| {
+            json!({
+                "name": name, "group": "pool", "kind": "http", "level": level, "since_ms": 5_000,
+                "value": 91.0, "suffix": "%", "text": "91 % (> 90)", "details": ["a line"],
+                "fault": false, "age_ms": 100, "growth": 1.0, "pending": null, "pending_ms": null,
+                "warning": "> 80", "critical": "> 90", "weight": 1, "runbook": "wiki/pool",
+            })
+        };
+        json!({
+            "version": 1, "node": "bravo", "at": "2026-11-24T03:04:05Z", "level": "red",
+            "score": 50.0, "band": "degraded",
+            "groups": [{ "name": "pool", "level": "red", "score": 50.0, "green": 1, "yellow": 1,
+                         "red": 1, "unknown": 0 }],
+            "checks": [check("used", "red"), check("idle", "yellow"), check("size", "green")],
+        })
+    }
+
     fn render(status: Value, records: Value) -> String {
+        render_with(status, records, checks())
+    }
+
+    fn render_with(status: Value, records: Value, checks: Value) -> String {
         let status = serde_json::from_value(status).unwrap();
         let records: Vec<Record> = serde_json::from_value(records).unwrap();
         let seen = Seen {
@@ -445,7 +489,7 @@ mod tests {
             age: Some(Duration::ZERO),
             fault: Some("hiccup".to_owned()),
         };
-        whole(&status, &settings(), &seen, None)
+        whole(&status, &settings(), &seen, &serde_json::from_value(checks).unwrap(), None)
     }
 
     const HOSTILE: &str = "\"'><script>evil()</script><img src=x onerror=evil()>&lt;\u{202e}";
@@ -489,6 +533,13 @@ mod tests {
         assert!(histories.len() > 10);
         let pages = statuses.into_iter().map(|status| render(status, records()));
         let pages = pages.chain(histories.into_iter().map(|records| render(full(), records)));
+        let mut healths = Vec::new();
+        each_hostile(&checks(), &mut healths);
+        // Levels and bands are words of the program and nothing else.
+        healths.retain(|checks| serde_json::from_value::<Health>(checks.clone()).is_ok());
+        assert!(healths.len() > 15);
+        let pages =
+            pages.chain(healths.into_iter().map(|checks| render_with(full(), records(), checks)));
         let mut shown = 0;
         for page in pages {
             assert!(!page.contains("<script>evil"), "{page}");
@@ -523,6 +574,10 @@ mod tests {
             "http-equiv=\"refresh\"",
             "hiccup",
             "epoch 4",
+            "score 50, degraded",
+            "1 red, 1 yellow, 1 green",
+            "91 % (&gt; 90)",
+            "wiki/pool",
         ] {
             // Numbers and words are in elements of their own here and there.
             let text = page.replace("<strong>", "").replace("</strong>", "");

@@ -13,6 +13,8 @@ use prometheus_client::registry::Registry;
 use super::history::Facts;
 use crate::control::protocol::{Bot, Group, Status};
 use crate::engine::edge::Kind as State;
+use crate::monitor::health::{Check, Health};
+use crate::monitor::level::Level;
 use crate::telemetry::Metrics;
 use crate::telemetry::metrics::{self as table, Kind, Labels, Metric, PREFIX, labels};
 
@@ -24,6 +26,8 @@ pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; cha
 pub struct Scene {
     /// The daemon, unless it has said nothing yet.
     pub status: Option<Status>,
+    /// What the checks say.
+    pub health: Health,
     /// What the history says about each group.
     pub facts: BTreeMap<String, Facts>,
     /// Time since the loop turned.
@@ -70,6 +74,7 @@ impl Collector for Scene {
         write(encoder, &table::RESIDENT_MEMORY, process.resident.map(|value| (vec![], value)))?;
         let restarts = self.restarts.map(|restarts| (vec![], f64::from(restarts)));
         write(encoder, &table::SERVICE_RESTARTS, restarts)?;
+        checks(encoder, &self.health)?;
         let Some(status) = &self.status else { return Ok(()) };
         daemon(encoder, status)?;
         group_state(encoder, &status.groups)?;
@@ -77,6 +82,26 @@ impl Collector for Scene {
         group_lease(encoder, &status.groups, &self.facts)?;
         group_redis(encoder, &status.groups)
     }
+}
+
+fn checks(encoder: &mut DescriptorEncoder<'_>, health: &Health) -> fmt::Result {
+    write(encoder, &table::HEALTH_SCORE, health.score.map(|score| (vec![], score)))?;
+    let counts = Level::ALL.map(|level| (vec![level.name()], float(health.count(level) as u64)));
+    write(encoder, &table::CHECKS, counts)?;
+    let each = |value: fn(&Check) -> Option<f64>| {
+        health.checks.iter().filter_map(move |check| {
+            Some((vec![check.name.as_str(), check.group.as_str()], value(check)?))
+        })
+    };
+    let level = each(|check| match check.level {
+        Level::Unknown => None,
+        Level::Green => Some(0.0),
+        Level::Yellow => Some(1.0),
+        Level::Red => Some(2.0),
+    });
+    write(encoder, &table::CHECK_LEVEL, level)?;
+    write(encoder, &table::CHECK_VALUE, each(|check| check.value))?;
+    write(encoder, &table::CHECK_AGE, each(|check| check.age_ms.map(seconds)))
 }
 
 fn daemon(encoder: &mut DescriptorEncoder<'_>, status: &Status) -> fmt::Result {

@@ -22,6 +22,7 @@ use super::{OPENAPI, Shared, View, events, health, page, scrape};
 use crate::adapters::postgres::operator::Record;
 use crate::config::settings::{Listen, Settings};
 use crate::control::protocol::Status;
+use crate::monitor::health::Health;
 use crate::time::BootTime;
 
 /// What an answer carries.
@@ -70,6 +71,7 @@ enum Route {
     History,
     Entry(String),
     Events,
+    Checks,
     OpenApi,
     None,
 }
@@ -85,6 +87,7 @@ impl Route {
             "/api/v1/status" => Self::Status,
             "/api/v1/history" => Self::History,
             "/api/v1/events" => Self::Events,
+            "/api/v1/checks" => Self::Checks,
             "/api/v1/openapi.json" => Self::OpenApi,
             path => match path.strip_prefix("/api/v1/history/") {
                 Some(id) if !id.is_empty() => Self::Entry(id.to_owned()),
@@ -105,6 +108,7 @@ impl Route {
             Self::History => "/api/v1/history",
             Self::Entry(_) => "/api/v1/history/{id}",
             Self::Events => "/api/v1/events",
+            Self::Checks => "/api/v1/checks",
             Self::OpenApi => "/api/v1/openapi.json",
             Self::None => "other",
         }
@@ -157,6 +161,11 @@ impl Site {
     pub(super) fn status(&self) -> Option<Status> {
         let view = self.shared.views.borrow().clone();
         view.map(|view| view.now(BootTime::now()))
+    }
+
+    /// What the checks say.
+    pub(super) fn checks(&self) -> Health {
+        (self.shared.health)()
     }
 
     pub(super) fn settings(&self) -> &Settings {
@@ -219,6 +228,7 @@ impl Site {
                 let (wanted, group) = (parameters.get("as"), parameters.get("group"));
                 events::stream(self.clone(), wanted.copied(), group.copied())
             }
+            Route::Checks => json(StatusCode::OK, &self.checks()),
             Route::OpenApi => {
                 text(StatusCode::OK, "application/json", Bytes::from_static(OPENAPI.as_bytes()))
             }
@@ -276,6 +286,7 @@ impl Site {
                     &self.shared.metrics,
                     scrape::Scene {
                         status: self.status(),
+                        health: self.checks(),
                         facts: super::history::facts(&seen.records),
                         loop_age: self.loop_age(),
                         process: scrape::Process::read(),
@@ -328,7 +339,8 @@ impl Site {
     async fn page(&self, parameters: &BTreeMap<&str, &str>) -> Response<Body> {
         let Some(status) = self.status() else { return not_yet() };
         let seen = self.history.recent(page::HISTORY_AGE_MAX).await;
-        let whole = page::whole(&status, &self.settings, &seen, parameters.get("group").copied());
+        let (health, only) = (self.checks(), parameters.get("group").copied());
+        let whole = page::whole(&status, &self.settings, &seen, &health, only);
         let mut response = text(StatusCode::OK, "text/html; charset=utf-8", Bytes::from(whole));
         set(&mut response, header::CONTENT_SECURITY_POLICY, page::policy());
         response
@@ -491,6 +503,7 @@ mod tests {
             Route::History,
             Route::Entry("x".to_owned()),
             Route::Events,
+            Route::Checks,
             Route::OpenApi,
         ];
         for path in paths.keys() {

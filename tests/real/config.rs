@@ -35,6 +35,9 @@ impl Files {
             "slack-webhook",
             "pagerduty-key",
             "mail-password",
+            "reports-password",
+            "cache-password",
+            "api-token",
         ] {
             // An address where one is needed, with the secret in it.
             let text = if name == "slack-webhook" { "https://h.example.com/" } else { "" };
@@ -140,10 +143,13 @@ fn keys_in(text: &str) -> BTreeSet<String> {
 
 fn generic(key: &str) -> String {
     let key = key.replace("group.trading", "group.NAME").replace("group.execution", "group.NAME");
-    match key.strip_prefix("alert.").and_then(|rest| rest.split_once('.')) {
-        Some((_name, rest)) => format!("alert.NAME.{rest}"),
-        None => key,
+    for table in ["alert", "list", "server", "check"] {
+        let rest = key.strip_prefix(table).and_then(|rest| rest.strip_prefix('.'));
+        if let Some((_name, rest)) = rest.and_then(|rest| rest.split_once('.')) {
+            return format!("{table}.NAME.{rest}");
+        }
     }
+    key
 }
 
 /// Keys that the reader knows, from what it says about one that it does not know.
@@ -670,6 +676,56 @@ fn keys_of_paired_mode_do_not_belong_into_an_observed_group() {
             "{found}"
         );
     }
+}
+
+#[test]
+fn what_is_wrong_with_checks_is_told_in_their_own_words() {
+    for (check, fault) in [
+        ("kind = \"hots\"\nurl = \"x\"", "kind: must be \"postgres\" or"),
+        (
+            "kind = \"host\"\nmeasure = \"cpu\"\nwarning = \"80\"",
+            "warning: not a condition; write it like",
+        ),
+        ("kind = \"host\"\nmeasure = \"cpu\"\nqurey = \"x\"", "qurey: unknown key"),
+        ("kind = \"host\"\nmeasure = \"cpu\"\npath = \"/\"", "path: path is for measure"),
+        (
+            "kind = \"host\"\nmeasure = \"cpu\"\ninterval = \"1s\"\ndeadline = \"2s\"",
+            "deadline must not be longer",
+        ),
+        ("kind = \"redis\"\nfield = \"x\"", "there is no Redis to ask"),
+        (
+            "kind = \"postgres\"\nserver = \"x\"\nquery = \"SELECT 1\"",
+            "server: say which Postgres to ask, by server = \"NAME\"; there are: store",
+        ),
+        ("kind = \"postgres\"", "query: missing; write a query that returns one number"),
+        (
+            "kind = \"http\"\nurl = \"http://x\"\nexpect = \"y\"",
+            "expect: expect is what is at the place",
+        ),
+        ("kind = \"http\"\nurl = \"http://x\"\njson = \"a[b]\"", "json: not a place in JSON"),
+        ("kind = \"http\"\nurl = \"http://x\"\nbody = \"{}\"", "body: a body is sent with method"),
+        ("kind = \"command\"\ncommand = [\"check_load\"]", "the program must be an absolute path"),
+        ("kind = \"prometheus\"\nurl = \"http://x\"", "write query for an expression"),
+        (
+            "kind = \"host\"\nmeasure = \"cpu\"\neach_of = \"x\"",
+            "there is no [list.NAME] of that name",
+        ),
+        (
+            "kind = \"journal\"\nunit = \"x.service\"\npattern = \"y\"\nmeasure = \"after_start\"\nwindow = \"1h\"",
+            "window is of no use",
+        ),
+    ] {
+        let told = faults(&format!("{MINIMAL}[check.a]\n{check}\n"));
+        assert!(told.contains(fault), "{check}\n{told}");
+    }
+    let each = "[list.l]\nitems = [\"a\", \"b\"]\n[check.c]\neach_of = \"l\"\nkind = \"http\"\n\
+                url = \"http://{each}.example.net/\"\ngroup = \"bots {each}\"\nwarning = \"> 1s\"";
+    let checks = settings(&format!("{MINIMAL}{each}")).monitoring.checks;
+    let named: Vec<_> = checks.iter().map(|c| (c.name.as_str(), c.group.as_str())).collect();
+    assert_eq!(named, [("c/a", "bots a"), ("c/b", "bots b")]);
+    let many: String = (0..2_001).map(|n| format!("\"{n}\",")).collect();
+    let many = format!("[check.c]\nkind = \"host\"\nmeasure = \"load\"\neach = [{many}]\n");
+    assert!(faults(&format!("{MINIMAL}{many}")).contains("at most 2000 are allowed"));
 }
 
 #[test]

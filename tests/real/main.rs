@@ -10,6 +10,7 @@
 mod alerts;
 mod beat;
 mod channels;
+mod checks;
 mod config;
 mod daemon;
 mod guard;

@@ -15,8 +15,9 @@ use lettre::{AsyncSmtpTransport, AsyncTransport, Tokio1Executor};
 
 use super::chain;
 use super::delivery::Verdict;
-use super::http::{NOBODY_TRUSTED, trusted_by_the_system};
+use super::http::NOBODY_TRUSTED;
 use super::message::{Alert, date, digest, shortened};
+use crate::adapters::trust;
 use crate::config::settings::{Email as Settings, Encryption};
 
 /// A subject is a line on a telephone.
@@ -122,7 +123,7 @@ fn parameters(settings: &Settings) -> Result<(TlsParameters, bool), String> {
                 .map_err(|error| format!("{shown}: {}", chain(&error)))?;
             vec![found]
         }
-        None => trusted_by_the_system().filter_map(|der| Certificate::from_der(der).ok()).collect(),
+        None => trust::in_der().filter_map(|der| Certificate::from_der(der).ok()).collect(),
     };
     let trusts = !trusted.is_empty();
     for certificate in trusted {

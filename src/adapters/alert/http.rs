@@ -7,10 +7,11 @@ use std::path::Path;
 use std::time::{Duration, SystemTime};
 
 use reqwest::header::{AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderValue, RETRY_AFTER};
-use reqwest::{Certificate, Client, Method, StatusCode, Url, redirect};
+use reqwest::{Client, Method, StatusCode, Url, redirect};
 
 use super::chain;
 use super::delivery::Verdict;
+use crate::adapters::trust;
 use crate::config::secret::Secret;
 use crate::config::settings::Endpoint;
 
@@ -45,10 +46,10 @@ impl Poster {
         // It only fails if there is a default already, which is then as good.
         let _present = rustls::crypto::ring::default_provider().install_default();
         let trusted = match ca_file {
-            Some(path) => read_certificates(path)?,
+            Some(path) => trust::read(path)?,
             // Nothing is trusted where nothing is encrypted, and a small machine may have none.
             None if url.scheme() == "http" => Vec::new(),
-            None => system_certificates(),
+            None => trust::of_the_system(),
         };
         let trusts = url.scheme() == "http" || !trusted.is_empty();
         let client = Client::builder()
@@ -113,24 +114,6 @@ pub(super) fn parse(url: &Secret) -> Result<Url, String> {
         return Err("its address does not begin with https:// or http://".to_owned());
     }
     Ok(url)
-}
-
-fn read_certificates(path: &Path) -> Result<Vec<Certificate>, String> {
-    let shown = path.display();
-    let pem = std::fs::read(path).map_err(|error| format!("{shown}: {error}"))?;
-    Certificate::from_pem_bundle(&pem).map_err(|error| format!("{shown}: {}", chain(&error)))
-}
-
-/// What the system trusts, in DER. Certificates that cannot be read are only fewer to trust.
-pub(super) fn trusted_by_the_system() -> impl Iterator<Item = Vec<u8>> {
-    let found = rustls_native_certs::load_native_certs().certs;
-    let mut usable = rustls::RootCertStore::empty();
-    let found = found.into_iter().filter(move |found| usable.add(found.clone()).is_ok());
-    found.map(|certificate| certificate.as_ref().to_vec())
-}
-
-fn system_certificates() -> Vec<Certificate> {
-    trusted_by_the_system().filter_map(|der| Certificate::from_der(&der).ok()).collect()
 }
 
 impl std::fmt::Debug for Poster {

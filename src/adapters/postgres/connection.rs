@@ -18,7 +18,7 @@ use tokio::task::JoinHandle;
 use tokio::time::timeout;
 use tokio_postgres::config::{SslMode, TargetSessionAttrs};
 use tokio_postgres::types::{ToSql, Type};
-use tokio_postgres::{Client, Config, NoTls, Row};
+use tokio_postgres::{Client, Config, NoTls, Row, SimpleQueryMessage};
 use tokio_postgres_rustls::MakeRustlsConnect;
 
 use super::error::{Attempt, AttemptFault, Fault, StoreError, ends_session, says_read_only};
@@ -112,6 +112,23 @@ impl Connection {
     pub(super) async fn script(&mut self, limit: Duration, sql: &str) -> Result<(), Fault> {
         let live = self.take().await?;
         let outcome = timeout(limit, live.client.batch_execute(sql)).await;
+        self.settle(live, limit, outcome)
+    }
+
+    /// The same for checks, which only read and may ask a server that others write to.
+    pub(super) fn for_checks(mut self) -> Self {
+        self.config.target_session_attrs(TargetSessionAttrs::Any);
+        self
+    }
+
+    /// Runs a script of several statements, and returns the rows of all of them as texts.
+    pub(super) async fn texts(
+        &mut self,
+        limit: Duration,
+        sql: &str,
+    ) -> Result<Vec<SimpleQueryMessage>, Fault> {
+        let live = self.take().await?;
+        let outcome = timeout(limit, live.client.simple_query(sql)).await;
         self.settle(live, limit, outcome)
     }
 

@@ -4,14 +4,16 @@
 //! decides runs inside the server, after its locks are held. Out here is only translation:
 //! [`observe`] reads everything in one statement, [`tenure`] takes a group and acts in its name,
 //! [`paired`] renews the lease, lets go of it, and is what nodes tell one another, [`operator`] writes
-//! what people said and reads what happened, [`setup`] makes the schema, [`inspect`] examines it and
-//! [`beat`] writes the heartbeat of an application that has none.
+//! what people said and reads what happened, [`setup`] makes the schema, [`inspect`] examines it,
+//! [`beat`] writes the heartbeat of an application that has none, [`probe`] asks what checks want to
+//! know, and [`archive`] keeps what they measured.
 //!
 //! Nothing is remembered between calls but the connection. To add a call: a statement in one of
 //! these modules, a variant of [`StoreError`], a deadline, and a situation in
 //! `tests/real/postgres.rs`. To change the schema: a new file in `migrations/`, added to the list
 //! in [`setup`].
 
+pub mod archive;
 pub mod beat;
 mod connection;
 mod error;
@@ -19,6 +21,7 @@ pub mod inspect;
 pub mod observe;
 pub mod operator;
 pub mod paired;
+pub mod probe;
 pub mod setup;
 pub mod tenure;
 

@@ -44,13 +44,14 @@ pub struct SetUp {
 }
 
 /// Version of the schema that this binary works with.
-pub const SCHEMA_VERSION: i32 = 2;
+pub const SCHEMA_VERSION: i32 = 3;
 
 /// The schema's history: the first makes version 1 of nothing, the second version 2 of version 1.
 /// A migration that has been released is never changed again.
 const MIGRATIONS: [&str; SCHEMA_VERSION as usize] = [
     include_str!("migrations/0001_observed_mode.sql"),
     include_str!("migrations/0002_paired_mode.sql"),
+    include_str!("migrations/0003_monitoring.sql"),
 ];
 
 /// Waiting for another `setup`, for applications that use the tables, and the work itself.
@@ -217,7 +218,7 @@ fn heartbeat_rights(script: &mut String, plan: &Plan<'_>) {
 
 /// Rights on our own tables: table, right, and the columns if it is not for all. History can be
 /// added to and read, but not rewritten.
-pub(super) const TABLE_RIGHTS: [(&str, &str, &[&str]); 23] = [
+pub(super) const TABLE_RIGHTS: [(&str, &str, &[&str]); 30] = [
     ("store_id", "SELECT", &[]),
     ("lease", "SELECT", &[]),
     ("lease", "UPDATE", &[]),
@@ -241,10 +242,17 @@ pub(super) const TABLE_RIGHTS: [(&str, &str, &[&str]); 23] = [
     ("request", "SELECT", &[]),
     ("request", "INSERT", &[]),
     ("request", "UPDATE", &["status", "target", "text", "ended_at"]),
+    ("check_series", "SELECT", &[]),
+    ("check_chunk", "SELECT", &[]),
+    ("check_hour", "SELECT", &[]),
+    ("check_baseline", "SELECT", &[]),
+    ("check_baseline", "INSERT", &[]),
+    ("check_baseline", "UPDATE", &[]),
+    ("check_baseline", "DELETE", &[]),
 ];
 
 /// Functions that the daemon calls.
-pub(super) const DAEMON_FUNCTIONS: [&str; 12] = [
+pub(super) const DAEMON_FUNCTIONS: [&str; 14] = [
     "identity()",
     "beats(jsonb, text)",
     "last_look(jsonb, jsonb, boolean, boolean)",
@@ -257,6 +265,8 @@ pub(super) const DAEMON_FUNCTIONS: [&str; 12] = [
     "end_request(uuid, text, text, text)",
     "end_requests(uuid[], text, text, text)",
     "report_members(text, uuid, text, bigint, jsonb)",
+    "store_checks(text, jsonb, integer)",
+    "forget_checks(integer, integer)",
 ];
 
 /// Functions for applications.

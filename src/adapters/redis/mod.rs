@@ -17,6 +17,7 @@ mod gate;
 mod hand_off;
 mod inspect;
 mod pause;
+pub mod probe;
 mod rejoin;
 mod sample;
 mod transfer;

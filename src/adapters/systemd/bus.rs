@@ -162,6 +162,17 @@ impl Bus {
         read.await.map_err(|source| SystemdError::Read { unit: unit.to_owned(), source })
     }
 
+    /// The unit in numbers. What does not exist has some too; its load state says so.
+    pub async fn figures(&self, unit: &str) -> zbus::Result<(GeneralFigures, ServiceFigures)> {
+        let path = unit_path(unit);
+        let general = self.properties(&path, "org.freedesktop.systemd1.Unit").await?;
+        let service = match unit.ends_with(".service") {
+            true => self.properties(&path, "org.freedesktop.systemd1.Service").await?,
+            false => ServiceFigures::default(),
+        };
+        Ok((general, service))
+    }
+
     /// How often the service of a process was restarted by systemd.
     pub async fn restarts(&self, pid: u32) -> Result<u32, SystemdError> {
         let read = async {
@@ -294,6 +305,31 @@ struct ServiceProperties {
     result: String,
     exec_main_code: i32,
     exec_main_status: i32,
+}
+
+/// Figures that all kinds of units have.
+#[derive(DeserializeDict, zbus::Type)]
+#[zbus(signature = "a{sv}", rename_all = "PascalCase")]
+pub struct GeneralFigures {
+    pub load_state: String,
+    pub active_state: String,
+    pub sub_state: String,
+    pub active_enter_timestamp_monotonic: u64,
+    #[zbus(rename = "InvocationID")]
+    pub invocation_id: Vec<u8>,
+}
+
+/// Figures of a service.
+#[derive(Default, DeserializeDict, zbus::Type)]
+#[zbus(signature = "a{sv}", rename_all = "PascalCase")]
+pub struct ServiceFigures {
+    #[zbus(rename = "NRestarts")]
+    pub restarts: u32,
+    pub memory_current: u64,
+    #[zbus(rename = "CPUUsageNSec")]
+    pub cpu_usage: u64,
+    /// When its main process was started, in microseconds since 1970.
+    pub exec_main_start_timestamp: u64,
 }
 
 #[derive(DeserializeDict, zbus::Type)]

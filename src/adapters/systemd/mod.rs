@@ -5,10 +5,12 @@
 //! service does not exist, or when a condition was not met. What counts is the unit's own state,
 //! read afresh once the job is over, and that it is still the same process some time later.
 //!
-//! [`state`] has what a unit says of itself, [`fault`] what can be wrong with it, `bus` the calls.
+//! [`state`] has what a unit says of itself, [`figures`] the same in numbers, [`fault`] what can be
+//! wrong with it, `bus` the calls.
 
 mod bus;
 pub mod fault;
+pub mod figures;
 pub mod protection;
 pub mod state;
 

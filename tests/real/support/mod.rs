@@ -8,6 +8,7 @@ pub mod client;
 pub mod daemon;
 pub mod http;
 pub mod postgres;
+pub mod prometheus;
 pub mod redis;
 pub mod smtp;
 pub mod stage;
