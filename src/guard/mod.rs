@@ -8,7 +8,7 @@
 //! What is decided when is in `engine/guard.rs`. Here are its hands:
 //!
 //! - [`deadline`] is the thread that fences when the time is up, whatever else hangs.
-//! - [`slice`] is the control group of the group's processes.
+//! - [`mod@slice`] is the control group of the group's processes.
 //! - [`renewals`] asks the store, [`serve`] answers the gate and the supervisor, [`notify`] talks to
 //!   systemd.
 //!
