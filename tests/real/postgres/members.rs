@@ -176,6 +176,8 @@ async fn a_request_goes_from_who_asks_over_the_holder_to_the_target() {
     assert!(look(&mut charlie).await.request.is_some(), "it goes on");
     take_by(Way::Offer, &mut charlie, &group, 2).await;
     assert!(look(&mut charlie).await.request.is_some(), "until its units run");
+    let begun = charlie.announce("trading", Nonce(5), "charlie").await.unwrap();
+    assert!(!begun, "the new holder was not asked");
     assert!(charlie.end_request("trading", Nonce(5), RequestEnd::Done, "active").await.unwrap());
     assert!(!charlie.end_request("trading", Nonce(5), RequestEnd::Expired, "").await.unwrap());
     assert_eq!(look(&mut charlie).await.request, None);

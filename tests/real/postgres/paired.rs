@@ -495,6 +495,10 @@ async fn a_group_that_was_stopped_on_purpose_is_not_started_because_nobody_has_i
     assert!(matches!(outcome, AcquireOutcome::StoppedOnPurpose { .. }), "{outcome}");
     let outcome = bravo.acquire(&by_person(request)).await.unwrap();
     assert!(is_acquired(&outcome), "{outcome}");
+    // The holder goes on: it may have been understudy itself that stopped its units, which say so.
+    let seen = look(&mut bravo).await;
+    let again = without(by(Way::Again, &group, &seen, 2));
+    assert!(is_acquired(&bravo.acquire(&again).await.unwrap()));
 }
 
 #[tokio::test]
