@@ -135,7 +135,10 @@ async fn a_store_of_version_1_is_not_used_and_says_what_to_do() {
         bravo.report_members(Nonce(1), 1, &[]).await.unwrap_err(),
     ];
     for error in errors {
-        assert!(matches!(error, StoreError::SchemaTooOld { found: 1, needed: 2, .. }), "{error}");
+        assert!(
+            matches!(error, StoreError::SchemaTooOld { found: 1, needed: SCHEMA_VERSION, .. }),
+            "{error}"
+        );
         assert_eq!(error.kind(), ErrorKind::Misconfigured);
         assert!(error.to_string().ends_with("run `understudy setup`"), "{error}");
     }
@@ -152,8 +155,11 @@ async fn the_printed_script_upgrades_too_and_a_later_one_is_refused_by_the_earli
     for _ in 0..2 {
         postgres.sql(&script).await;
     }
-    assert_eq!(postgres.value("SELECT schema_version FROM understudy.store_id").await, "2");
-    let version_1_script = script.replace("found > 2", "found > 1");
+    let found = postgres.value("SELECT schema_version FROM understudy.store_id").await;
+    assert_eq!(found, SCHEMA_VERSION.to_string());
+    let newer = format!("found > {SCHEMA_VERSION} THEN");
+    assert!(script.contains(&newer));
+    let version_1_script = script.replace(&newer, "found > 1 THEN");
     let client = postgres.client().await;
     let error = client.batch_execute(&version_1_script).await.unwrap_err();
     assert_eq!(error.code().map(|code| code.code()), Some("UF010"));
