@@ -29,11 +29,11 @@ async fn it_is_written_read_and_undone() {
     let bound = rig.property("bot.service", "BindsTo");
     assert!(bound.contains("understudy-lease@eu\\"), "{bound}");
     assert!(rig.property("bot.service", "TimeoutStopUSec").starts_with("1.125"));
-    assert_eq!(rig.property(&rig.guard(), "WatchdogUSec"), "3s");
     rig.protect();
     assert_eq!(drop_ins(&rig), written, "it can be repeated");
 
     rig.take().await;
+    assert_eq!(rig.property(&rig.guard(), "WatchdogUSec"), "3s");
     rig.start_bots();
     assert!(rig.anything_runs(), "the slice has the name that the kernel knows");
     let said = refused(&rig, "understudy protect --undo");

@@ -286,6 +286,12 @@ impl Rig {
     }
 }
 
+impl Drop for Rig {
+    fn drop(&mut self) {
+        self.host.down();
+    }
+}
+
 /// The systemd of a host, which stands still until this is dropped.
 pub struct FrozenSystemd(Pid);
 
@@ -312,8 +318,9 @@ pub struct Listener(tokio::task::JoinHandle<Vec<Report>>);
 impl Listener {
     pub async fn to(rig: &Rig) -> Self {
         let mut reports = guard::watch(&rig.runtime_dir(), &rig.group).await.unwrap();
+        let first = reports.next().await.expect("it says at once how it is");
         Self(tokio::spawn(async move {
-            let mut seen = Vec::new();
+            let mut seen = vec![first];
             while let Some(report) = reports.next().await {
                 seen.push(report);
             }

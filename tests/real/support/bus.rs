@@ -67,6 +67,13 @@ impl Container {
         })
     }
 
+    /// Ends it, before the test process does. A kernel has room for some dozen containers only.
+    pub fn down(&self) {
+        let testbed = Path::new(env!("CARGO_MANIFEST_DIR")).join("scripts/testbed");
+        let directory = self.shared.parent().unwrap();
+        let _ended = Command::new(testbed).arg("down").arg(directory).output();
+    }
+
     /// A client of its systemd.
     pub fn systemd(&self) -> Systemd {
         Systemd::at(self.bus.clone())
