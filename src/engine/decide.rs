@@ -66,7 +66,7 @@ impl Engine {
         match (self.blocker(), ground) {
             (Some(why), _) if why.obstacle == Obstacle::Waiting => {}
             (Some(why), _) => self.tell_blocked(why, out),
-            // This node had the group a moment ago, or was checked for this very purpose.
+            // This node had the group a moment ago.
             (None, Some(Way::Again)) => {
                 self.acquire(now, Cause::Automatic, Why::Again, out);
             }
@@ -75,10 +75,15 @@ impl Engine {
                     Some(RequestKind::Switchover) => Cause::Operator,
                     Some(RequestKind::HandOver) | None => Cause::Automatic,
                 };
-                self.acquire(now, cause, Why::Offered, out);
+                // It was checked for this very purpose; but something may have come up since.
+                if self.is_prepared(now) {
+                    self.acquire(now, cause, Why::Offered, out);
+                } else {
+                    self.ask_check(now, cause, Why::Offered, out);
+                }
             }
             (None, Some(Way::Silent | Way::Free)) => {
-                self.ask_check(now, Cause::Automatic, out);
+                self.ask_check(now, Cause::Automatic, Why::Silent, out);
             }
             (None, None) => {}
         }
@@ -163,11 +168,13 @@ impl Engine {
         }
     }
 
-    pub(super) fn ask_check(&mut self, now: BootTime, cause: Cause, out: &mut Vec<Action>) {
-        let why = match cause {
-            Cause::Automatic => Why::Silent,
-            Cause::Operator | Cause::Forced => Why::Asked,
-        };
+    pub(super) fn ask_check(
+        &mut self,
+        now: BootTime,
+        cause: Cause,
+        why: Why,
+        out: &mut Vec<Action>,
+    ) {
         self.go(State::Checking { cause }, why, out);
         // A primary that is taken over by force may well be alive.
         self.start_check(now, cause != Cause::Forced, out);
@@ -445,7 +452,7 @@ impl Engine {
         }
         self.told.refusal = None;
         let cause = if force { Cause::Forced } else { Cause::Operator };
-        self.ask_check(now, cause, out);
+        self.ask_check(now, cause, Why::Asked, out);
         (true, "taking over".to_owned())
     }
 

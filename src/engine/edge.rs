@@ -209,7 +209,7 @@ const fn edge(from: Kind, to: Kind, why: Why) -> Edge {
 }
 
 /// Every way there is.
-pub const EDGES: [Edge; 47] = [
+pub const EDGES: [Edge; 50] = [
     edge(Kind::Standby, Kind::Checking, Why::Silent),
     edge(Kind::Standby, Kind::Checking, Why::Asked),
     edge(Kind::Standby, Kind::Promoting, Why::Resumed),
@@ -243,6 +243,7 @@ pub const EDGES: [Edge; 47] = [
     edge(Kind::Interrupted, Kind::Acquiring, Why::Reclaimed),
     edge(Kind::Standby, Kind::Acquiring, Why::Again),
     edge(Kind::Standby, Kind::Acquiring, Why::Offered),
+    edge(Kind::Standby, Kind::Checking, Why::Offered),
     edge(Kind::Standby, Kind::Stopping, Why::GuardGone),
     edge(Kind::Checking, Kind::Stopping, Why::GuardGone),
     edge(Kind::Promoting, Kind::Stopping, Why::GuardGone),
@@ -253,7 +254,9 @@ pub const EDGES: [Edge; 47] = [
     edge(Kind::Active, Kind::HandingOver, Why::Asked),
     edge(Kind::Active, Kind::HandingOver, Why::Failing),
     edge(Kind::Degraded, Kind::HandingOver, Why::Asked),
+    edge(Kind::Degraded, Kind::HandingOver, Why::Failing),
     edge(Kind::Active, Kind::Promoting, Why::NoPeer),
+    edge(Kind::Degraded, Kind::Promoting, Why::NoPeer),
     edge(Kind::HandingOver, Kind::Active, Why::Undone),
     edge(Kind::HandingOver, Kind::Promoting, Why::Undone),
     edge(Kind::HandingOver, Kind::Standby, Why::Given),

@@ -25,9 +25,7 @@ impl Engine {
         }
         self.follow_order(now, out);
         self.see_prepared(out);
-        let silent = self.watch.verdict(&self.policy) == Verdict::Stale;
-        if matches!(self.state, State::Active { .. })
-            && silent
+        if self.may_be_dead().is_some()
             && self.restraint().is_none()
             && self.pair.try_at.is_none_or(|at| now >= at)
         {
@@ -36,8 +34,32 @@ impl Engine {
         }
     }
 
-    /// The bots here are silent, and this is what their units are. systemd has restarted them as often
-    /// as it was told to.
+    /// The tenure, if its units may have failed for good: the bots of a complete takeover are silent, or
+    /// one is stuck at its last two steps. And the step, if it is stuck.
+    fn may_be_dead(&self) -> Option<(&Tenure, Option<Step>)> {
+        match &self.state {
+            State::Active { tenure } if self.watch.verdict(&self.policy) == Verdict::Stale => {
+                Some((tenure, None))
+            }
+            State::Promoting { tenure, attempt, fault: Some(_) }
+                if matches!(attempt.step, Step::Start | Step::Beat)
+                    && matches!(attempt.next, Next::RetryAt(_) | Next::Beats(_)) =>
+            {
+                Some((tenure, Some(attempt.step)))
+            }
+            State::Active { .. }
+            | State::Promoting { .. }
+            | State::Standby
+            | State::Checking { .. }
+            | State::Acquiring { .. }
+            | State::Interrupted { .. }
+            | State::HandingOver { .. }
+            | State::Stopping { .. } => None,
+        }
+    }
+
+    /// The bots here are silent, or never beat, and this is what their units are. systemd has restarted
+    /// them as often as it was told to.
     pub(super) fn units_seen(
         &mut self,
         now: BootTime,
@@ -45,15 +67,12 @@ impl Engine {
         stopped: &[String],
         out: &mut Vec<Action>,
     ) {
-        let State::Active { tenure } = &self.state else { return };
+        let Some((tenure, stuck)) = self.may_be_dead() else { return };
         let tenure = tenure.clone();
-        let silent = self.watch.verdict(&self.policy) == Verdict::Stale;
-        // Units that are neither active nor failed were stopped by a person, who knows why.
-        if self.policy.paired.is_none()
-            || !silent
-            || !stopped.is_empty()
-            || self.restraint().is_some()
-        {
+        // Units that are neither active nor failed were stopped by a person, who knows why; or they were
+        // never started.
+        let by_a_person = !stopped.is_empty() && stuck != Some(Step::Start);
+        if self.policy.paired.is_none() || by_a_person || self.restraint().is_some() {
             return;
         }
         let Some((_, observation)) = &self.last else { return };
@@ -61,6 +80,7 @@ impl Engine {
         let ready = |node: &&str| self.peer(now, node).is_some_and(|peer| peer.ready);
         let to = self.others().find(ready).map(str::to_owned).filter(|_| !cooling);
         let what = match failed {
+            [] if stuck == Some(Step::Start) => "its units cannot be started".to_owned(),
             [] => "its units run, but no bot beats".to_owned(),
             failed => format!("failed: {}", failed.join(", ")),
         };
@@ -77,7 +97,8 @@ impl Engine {
                 };
                 self.leave(now, order, to, out);
             }
-            None if failed.is_empty() => {}
+            // A start is tried again all the same.
+            None if failed.is_empty() || stuck == Some(Step::Start) => {}
             None => {
                 let why = if cooling { "the cooldown is not over" } else { "no other is ready" };
                 let epoch = tenure.token.epoch;
@@ -330,9 +351,16 @@ impl Engine {
     #[must_use]
     pub fn prepared_for(&self, now: BootTime) -> Option<Nonce> {
         let order = self.order_for_us()?;
-        let (at, problems) = self.check.found.as_ref()?;
-        let fit = problems.is_empty() && now.since(*at) <= PREPARED_FOR;
-        (self.kind() == Kind::Standby && fit && self.watch.unknown().is_none()).then_some(order.id)
+        let waits = self.kind() == Kind::Standby && self.watch.unknown().is_none();
+        (waits && self.is_prepared(now)).then_some(order.id)
+    }
+
+    /// Whether this node was found fit a moment ago.
+    pub(super) fn is_prepared(&self, now: BootTime) -> bool {
+        let fit = |(at, problems): &(BootTime, Vec<String>)| {
+            problems.is_empty() && now.since(*at) <= PREPARED_FOR
+        };
+        self.check.found.as_ref().is_some_and(fit)
     }
 
     // ---- its Redis, on a node that does not have it ----

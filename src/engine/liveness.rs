@@ -117,6 +117,9 @@ pub struct Watch {
     tenure: Option<(Epoch, Option<Nonce>, u64)>,
     /// The renewal that was seen last, and when the reply with it came first.
     renewal: (u64, BootTime),
+    /// Whether the holder was seen to renew it, in the present window.
+    #[serde(default)]
+    renewed: bool,
     last_sent: BootTime,
     /// One for each bot; empty until something is known.
     windows: Vec<Window>,
@@ -141,6 +144,7 @@ impl Watch {
             store: None,
             tenure: None,
             renewal: (0, now),
+            renewed: false,
             last_sent: now,
             windows: Vec::new(),
         }
@@ -168,6 +172,12 @@ impl Watch {
     #[must_use]
     pub fn lease_since(&self) -> Option<BootTime> {
         self.unknown.is_none().then_some(self.renewal.1)
+    }
+
+    /// Whether the lease was seen to be renewed since all of this is known without a gap.
+    #[must_use]
+    pub const fn saw_renewal(&self) -> bool {
+        self.renewed
     }
 
     /// Why nothing is known and since when.
@@ -258,6 +268,7 @@ impl Watch {
             self.windows.clear();
         }
         if self.windows.is_empty() || lease.seq != self.renewal.0 {
+            self.renewed = !self.windows.is_empty();
             self.renewal = (lease.seq, now);
         }
         self.unknown = None;
@@ -284,6 +295,7 @@ impl Watch {
     /// from now on beats in spite of it.
     pub fn expect_tenure(&mut self, now: BootTime, token: Token) {
         self.renewal = (0, now);
+        self.renewed = false;
         self.tenure = Some((token.epoch, Some(token.nonce), 0));
     }
 

@@ -5,6 +5,8 @@
 //! word nothing is done in the name of a tenure; when it is gone, the tenure is over, and a new one
 //! needs a new epoch.
 
+use std::time::Duration;
+
 use super::edge::Why;
 use super::event::{Action, GuardReport, Memory, Progress, Recalled};
 use super::liveness::{Verdict, seconds};
@@ -28,7 +30,8 @@ impl Engine {
         if self.watch.unknown().is_some() {
             return None;
         }
-        let unchanged = self.watch.lease_is_silent(paired.window_for(&self.policy.node, lease));
+        let window = self.lease_window(paired, lease);
+        let unchanged = self.watch.lease_is_silent(window);
         let way = self.way(lease);
         let given = match way {
             Way::Offer => true,
@@ -36,11 +39,21 @@ impl Engine {
             // A holder without a guard renews nothing, so that its silence means nothing.
             Way::Silent => unchanged && silent && !lease.ttl.is_zero(),
             Way::Again => {
-                let window = paired.window_for(&self.policy.node, lease);
                 (unchanged && !self.watch.beat_within(window)) || self.just_had(paired, lease)
             }
         };
         given.then_some(way)
+    }
+
+    /// How long this node waits for the lease as it is.
+    fn lease_window(&self, paired: &Paired, lease: &Lease) -> Duration {
+        let window = paired.window_for(&self.policy.node, lease);
+        match self.way(lease) {
+            // Nobody is preferred to the node that goes on.
+            Way::Again => paired.least_window(lease),
+            Way::Silent if !self.watch.saw_renewal() => window + paired.patience(lease),
+            Way::Silent | Way::Free | Way::Offer => window,
+        }
     }
 
     /// What is still missing to a ground for asking, though the bots are silent.
@@ -64,7 +77,7 @@ impl Engine {
             );
             (Obstacle::Renewed, text)
         } else {
-            let window = paired.window_for(&self.policy.node, lease);
+            let window = self.lease_window(paired, lease);
             let since = self.watch.lease_since().unwrap_or(self.last_turn);
             let left = seconds((since + window).since(self.last_turn));
             (Obstacle::Waiting, format!("the lease must stay unchanged for another {left}"))
@@ -94,7 +107,7 @@ impl Engine {
     pub(super) fn contested(&self) -> Option<Epoch> {
         let paired = self.policy.paired.as_ref()?;
         let lease = &self.last.as_ref()?.1.lease;
-        let window = paired.window_for(&self.policy.node, lease);
+        let window = self.lease_window(paired, lease);
         (self.way(lease) == Way::Again
             && self.watch.lease_is_silent(window)
             && self.watch.beat_within(window))
@@ -134,7 +147,7 @@ impl Engine {
         let Some(paired) = &self.policy.paired else { return beats_at };
         let (_, observation) = self.last.as_ref()?;
         let lease = &observation.lease;
-        let window = paired.window_for(&self.policy.node, lease);
+        let window = self.lease_window(paired, lease);
         let waits = !self.watch.lease_is_silent(window);
         let lease_at = self.watch.lease_since().filter(|_| waits).map(|since| since + window);
         match self.way(lease) {
@@ -283,13 +296,16 @@ impl Engine {
                 out.push(Action::Tell(Notice::Adopted { epoch, units_active }));
                 self.go(State::Active { tenure }, Why::Adopted, out);
             }
+            // The guard is there: that step is done.
+            (Some(_), Progress::Asked | Progress::At(Step::Guard)) => {
+                let next = self.policy.after(Step::Guard).unwrap_or(Step::Beat);
+                self.resume(now, tenure, next, Why::Resumed, out);
+            }
             (Some(_), Progress::At(step)) => self.resume(now, tenure, step, Why::Resumed, out),
             (Some(_), Progress::Leaving) => {
                 self.resume(now, tenure, Step::Start, Why::Resumed, out);
             }
-            (Some(_), Progress::Asked) | (None, Progress::Asked | Progress::At(Step::Guard))
-                if renewed.is_some() || recent && !old =>
-            {
+            (None, Progress::Asked | Progress::At(Step::Guard)) if recent && !old => {
                 self.resume(now, tenure, Step::Guard, Why::Resumed, out);
             }
             (Some(_) | None, _) => {

@@ -109,8 +109,8 @@ pub struct Paired {
 }
 
 impl Paired {
-    /// How long this node waits for the lease: the window, or what the holder's own timers ask for,
-    /// and a little more for each node that is preferred to it, so that they need not race.
+    /// How long this node waits for the lease: as long as it must be silent, and a little more for each
+    /// node that is preferred to it, so that they need not race.
     #[must_use]
     pub fn window_for(&self, node: &str, lease: &Lease) -> Duration {
         let before = self
@@ -127,6 +127,14 @@ impl Paired {
     pub fn least_window(&self, lease: &Lease) -> Duration {
         // A tenth more: the holder's clock may be that much slower than ours.
         self.window.max(lease.ttl + lease.ttl / 10)
+    }
+
+    /// How much longer the others wait for a lease that they never saw renewed. The store may have been
+    /// away for all, and its holder have stopped the units for that and nothing else: it waits for a
+    /// window as well, and goes first, though its clock may be slow and ours fast.
+    #[must_use]
+    pub fn patience(&self, lease: &Lease) -> Duration {
+        self.least_window(lease) * 2 / 9 + self.renew * 4
     }
 }
 
