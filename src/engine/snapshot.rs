@@ -121,6 +121,14 @@ impl Engine {
         self.last.as_ref().and_then(|(_, observation)| observation.lease.holder.clone())
     }
 
+    /// The epoch of the lease if nobody has it, as last read; `None` in observed mode, in which nobody lets
+    /// go of it.
+    #[must_use]
+    pub fn left_with(&self) -> Option<Epoch> {
+        let lease = &self.last.as_ref()?.1.lease;
+        (self.policy.paired.is_some() && lease.holder.is_none()).then_some(lease.epoch)
+    }
+
     /// How long this node waits for a lease that is renewed no more; `None` in observed mode.
     #[must_use]
     pub fn paired_window(&self) -> Option<Duration> {

@@ -18,7 +18,7 @@ use crate::config::settings;
 use crate::engine::event::{Event, GuardReport, Outcome};
 use crate::engine::guard::Standing;
 use crate::engine::liveness::seconds;
-use crate::engine::observation::{Nonce, PendingRequest, Token};
+use crate::engine::observation::{Epoch, Nonce, PendingRequest, Token};
 use crate::error::chain;
 
 /// How long clients of Redis may wait for a replica to catch up before a hand-over.
@@ -202,6 +202,19 @@ impl Worker {
     }
 
     // ---- Redis of a node without the group ----
+
+    /// Whether Redis here, a master, is the one that the group had last, before its lease was left free
+    /// with `epoch`: nobody ever had the group, or the tenure that ended was this node's. Another node may
+    /// have been promoted since any older one.
+    pub(super) async fn is_the_last_master(&mut self, epoch: Epoch) -> bool {
+        let Some(redis) = &mut self.redis else { return false };
+        match redis.promoted_for(&self.group.name).await {
+            Ok(None) => epoch == Epoch(0),
+            Ok(Some(promoted_for)) => promoted_for + 1 == epoch.0,
+            // The next check says why.
+            Err(_) => false,
+        }
+    }
 
     /// From now on Redis here should follow that of `primary`.
     pub(super) fn expect_primary(&mut self, primary: Option<String>) {

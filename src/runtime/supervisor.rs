@@ -415,8 +415,9 @@ impl Supervisor {
     fn act(&mut self, now: BootTime, index: usize, action: Action) {
         match action {
             Action::Check { deadline, primary_silent } => {
-                let primary = self.groups[index].engine.holder();
-                self.order(index, Order::Check { deadline, primary_silent, primary });
+                let engine = &self.groups[index].engine;
+                let (primary, left_with) = (engine.holder(), engine.left_with());
+                self.order(index, Order::Check { deadline, primary_silent, primary, left_with });
             }
             Action::Look => self.order(index, Order::Inspect { deadline: LOOK_MAX }),
             Action::Announce(order) => self.order(index, Order::Announce(order)),

@@ -20,7 +20,7 @@ use crate::adapters::postgres::Store;
 use crate::adapters::postgres::paired::RequestEnd;
 use crate::adapters::postgres::tenure::{self, AcquireKind, AcquireOutcome, NewAlert};
 use crate::adapters::redis::{
-    Link, Persisted, PromoteFault, Redis, RedisError, Role, Sample, gate,
+    GateFault, Link, Persisted, PromoteFault, Redis, RedisError, Role, Sample, gate,
 };
 use crate::adapters::systemd::{Systemd, SystemdError, UnitFault, UnitState};
 use crate::config::settings::{Group, Settings, Severity};
@@ -28,7 +28,7 @@ use crate::control::protocol::{RedisFigures, Unit};
 use crate::crash::crash_point;
 use crate::engine::event::{Acquire, Answer, Cause, Event, GuardReport, Memory, Outcome};
 use crate::engine::liveness::seconds;
-use crate::engine::observation::{Nonce, PendingRequest, Token, Way};
+use crate::engine::observation::{Epoch, Nonce, PendingRequest, Token, Way};
 use crate::engine::plan::Step;
 use crate::engine::policy::EVIDENCE_MAX_AGE;
 use crate::error::chain;
@@ -66,6 +66,8 @@ pub enum Order {
         primary_silent: bool,
         /// The node that has the group.
         primary: Option<String>,
+        /// The epoch of the lease if nobody has it.
+        left_with: Option<Epoch>,
     },
     /// How are Redis and the units? For people only.
     Look {
@@ -226,6 +228,8 @@ pub struct Worker {
     /// does not.
     pub(super) follows: Option<String>,
     pub(super) estranged: bool,
+    /// Paired mode: whether the last check found a master here that may go on as one.
+    pub(super) was_master: bool,
     /// Paired mode: the copying and syncing of Redis, which may take minutes.
     pub(super) rejoining: Option<AbortHandle>,
     /// When the last question for the lease was sent, and for which tenure.
@@ -254,6 +258,7 @@ impl Worker {
             permitted: None,
             follows: None,
             estranged: false,
+            was_master: false,
             rejoining: None,
             asked: None,
             reports,
@@ -288,9 +293,9 @@ impl Worker {
 
     async fn carry_out(&mut self, order: Order) {
         match order {
-            Order::Check { deadline, primary_silent, primary } => {
+            Order::Check { deadline, primary_silent, primary, left_with } => {
                 self.expect_primary(primary);
-                let problems = self.check(deadline, primary_silent).await;
+                let problems = self.check(deadline, primary_silent, left_with).await;
                 self.event(Event::Checked { problems }).await;
                 if std::mem::take(&mut self.estranged) {
                     self.event(Event::Estranged).await;
@@ -313,7 +318,7 @@ impl Worker {
             Order::Rejoin { primary } => self.begin_rejoin(&primary).await,
             Order::Look { deadline } => {
                 // What keeps a standby from taking over says nothing about a node that has.
-                let _problems = self.check(deadline, false).await;
+                let _problems = self.check(deadline, false, None).await;
             }
             Order::Acquire { question, asked_by } => {
                 if let Some(rejoining) = self.rejoining.take() {
@@ -374,7 +379,12 @@ impl Worker {
 
     // ---- can this node run the group? ----
 
-    async fn check(&mut self, deadline: Duration, primary_silent: bool) -> Vec<String> {
+    async fn check(
+        &mut self,
+        deadline: Duration,
+        primary_silent: bool,
+        left_with: Option<Epoch>,
+    ) -> Vec<String> {
         let mut problems = Vec::new();
         if let Err(problem) = files::state_directory_usable(&self.settings.state_dir) {
             problems.push(problem);
@@ -415,24 +425,35 @@ impl Worker {
             Err(_) => problems.push(no_answer("systemd", deadline)),
         }
         problems.extend(self.unbound(deadline).await);
-        let mut seen_redis = None;
-        if let (Some(sampled), Some(redis), Some(settings)) =
-            (redis, &self.redis, &self.group.redis)
-        {
-            match sampled {
-                Ok(Ok(sample)) => {
-                    self.estranged = self.follows.is_some() && sample.is_estranged();
-                    seen_redis = Some((sample.to_string(), figures(&sample)));
-                    if let Err(fault) = gate(&sample, redis.last_lag(), settings) {
-                        problems.push(format!("redis: {fault}. {}", fault.remedy()));
-                    }
-                }
-                Ok(Err(error)) => problems.push(format!("redis: {}", chain(&error))),
-                Err(_) => problems.push(no_answer("redis", deadline)),
+        let seen_redis = match redis {
+            Some(Ok(Ok(sample))) => {
+                problems.extend(self.judge(&sample, left_with).await);
+                Some((sample.to_string(), figures(&sample)))
             }
-        }
+            Some(Ok(Err(error))) => {
+                problems.push(format!("redis: {}", chain(&error)));
+                None
+            }
+            Some(Err(_)) => {
+                problems.push(no_answer("redis", deadline));
+                None
+            }
+            None => None,
+        };
         self.report(Report::Seen { redis: seen_redis, units: seen_units }).await;
         problems
+    }
+
+    /// What keeps Redis from becoming the primary's.
+    async fn judge(&mut self, sample: &Sample, left_with: Option<Epoch>) -> Option<String> {
+        self.estranged = self.follows.is_some() && sample.is_estranged();
+        self.was_master = false;
+        let (Some(redis), Some(settings)) = (&self.redis, &self.group.redis) else { return None };
+        let fault = gate(sample, redis.last_lag(), settings).err()?;
+        if let (GateFault::AlreadyMaster { .. }, Some(epoch)) = (&fault, left_with) {
+            self.was_master = self.is_the_last_master(epoch).await;
+        }
+        (!self.was_master).then(|| format!("redis: {fault}. {}", fault.remedy()))
     }
 
     // ---- the lease ----
@@ -594,6 +615,7 @@ impl Worker {
 
     async fn promote(&mut self, token: Token, again: bool) -> Outcome {
         let Some(redis) = &mut self.redis else { return Outcome::Done };
+        let again = again || self.was_master;
         match redis.promote(&self.group.name, token.epoch.0, again).await {
             Ok(_) => Outcome::Done,
             Err(error) => {

@@ -337,6 +337,16 @@ impl Redis {
         })
     }
 
+    /// For which epoch understudy made the local Redis the master of `group`, if it ever did.
+    ///
+    /// # Errors
+    /// If it does not answer.
+    pub async fn promoted_for(&mut self, group: &str) -> Result<Option<u64>, RedisError> {
+        let [marker] = self.ask([get(&marker_key(group))]).await?;
+        let marker = text(&self.local, "GET", self.local.accepted("GET", marker)?)?;
+        Ok(marker.and_then(|marker| marker.parse().ok()))
+    }
+
     /// Has Redis write its present role into its configuration file.
     ///
     /// # Errors
