@@ -20,7 +20,7 @@ pub(super) struct Arguments {
     group: String,
     /// Only say whether there is a lease to renew: exits with 0 if so, with 1 if not.
     #[arg(long)]
-    check: bool,
+    pub(super) check: bool,
 }
 
 pub(super) async fn lease(settings: &Settings, arguments: &Arguments) -> anyhow::Result<Said> {

@@ -85,6 +85,12 @@ impl Rig {
     fn furnish(&self) {
         write(&self.host, "/usr/local/lib/bot.pl", BOT);
         fs::create_dir(self.host.root.join("beats")).unwrap();
+        // systemd hands it to the guard, but not to its condition.
+        write(&self.host, "/etc/understudy/credentials/store-password", "secret\n");
+        done(
+            &self.host,
+            "chmod 700 /etc/understudy/credentials; chmod 600 /etc/understudy/credentials/*",
+        );
         self.bot("bot", "polite", "");
         self.bot("other", "polite", "");
         self.configure("");
@@ -120,7 +126,7 @@ impl Rig {
         let text = format!(
             "node = \"a\"\n\
              [store]\nhosts = [\"127.0.0.1:{port}\"]\ndatabase = \"postgres\"\nuser = \"postgres\"\n\
-             tls = \"off\"\n\
+             tls = \"off\"\npassword = {{ credential = \"store-password\" }}\n\
              [http]\nlisten = []\n\
              [paired]\nrenew = \"250ms\"\nfence_after = \"1500ms\"\nstop_within = \"1500ms\"\n\
              [group.{group}]\nmode = \"paired\"\nnodes = [\"a\", \"b\"]\n\
