@@ -39,6 +39,14 @@ pub struct Answer {
 }
 
 impl Clients {
+    /// Makes the client that trusts these authorities, so that no check's deadline has to pay for it.
+    ///
+    /// # Errors
+    /// If the file cannot be used.
+    pub fn prepare(&self, ca_file: Option<&PathBuf>) -> Result<(), String> {
+        self.client(ca_file).map(drop)
+    }
+
     /// The client that trusts these authorities.
     ///
     /// # Errors

@@ -52,7 +52,7 @@ impl Tools {
     #[must_use]
     pub fn new(settings: &Settings) -> (Self, Vec<String>) {
         let monitoring = &settings.monitoring;
-        let mut faults = Vec::new();
+        let (mut faults, clients) = (Vec::new(), Clients::default());
         let (mut sql, mut keys, mut places) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
         for check in &monitoring.checks {
             let at_once = match check.probe {
@@ -83,6 +83,10 @@ impl Tools {
                         Err(error) => faults.push(format!("server {server}: {}", chain(&error))),
                     }
                 }
+                Probe::Http(probe) => faults.extend(clients.prepare(probe.ca_file.as_ref()).err()),
+                Probe::Prometheus(probe) => {
+                    faults.extend(clients.prepare(probe.ca_file.as_ref()).err());
+                }
                 _ => {}
             }
         }
@@ -90,7 +94,7 @@ impl Tools {
         faults.sort();
         faults.dedup();
         let systemd = Systemd::new();
-        (Self { clients: Clients::default(), postgres: sql, redis: keys, systemd, places }, faults)
+        (Self { clients, postgres: sql, redis: keys, systemd, places }, faults)
     }
 }
 
